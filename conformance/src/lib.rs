@@ -1,0 +1,1 @@
+//! thead against real runtimes.

@@ -1,0 +1,3 @@
+//! The program `thead`.
+
+fn main() {}

@@ -1,0 +1,4 @@
+//! The decisions of thead: facts in, decisions out, no I/O and no clock.
+#![forbid(unsafe_code)]
+
+pub mod id;

@@ -1,0 +1,2 @@
+//! The wire formats of Node's child-process channel: bytes in, events out, no I/O and no clock.
+#![forbid(unsafe_code)]

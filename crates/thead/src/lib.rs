@@ -1,0 +1,1 @@
+//! The process model of Node.js for Rust.
