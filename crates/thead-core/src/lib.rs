@@ -1,4 +1,5 @@
 //! The decisions of thead: facts in, decisions out, no I/O and no clock.
 #![forbid(unsafe_code)]
 
+pub mod cluster;
 pub mod id;

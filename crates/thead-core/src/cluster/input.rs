@@ -1,0 +1,268 @@
+//! What a primary is told, what it wants done, and what it says to whoever watches.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use thead_wire::cluster::{AddressType, Envelope, FromWorker, Query, ToWorker};
+
+use super::BindSpec;
+use crate::id::{ConnId, ListenerId, WorkerId};
+
+/// How a primary behaves. The default suits a service of any size.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who accepts TCP and Unix connections. UDP is always shared.
+    pub scheduling: Scheduling,
+    /// How many offers a worker may have unanswered, at least 1. What a stuck worker holds at most. Default 4.
+    pub window: usize,
+    /// After how long an unanswered offer makes its worker doubtful and worth a [`Action::Reclaim`], at least 1 ms. Default
+    /// 50 ms.
+    pub late: Duration,
+    /// How long a connection that all workers rejected waits before they are asked again, at least 1 ms. Default 20 ms.
+    pub retry: Duration,
+    /// How long a worker that was told to leave may take to answer its last offers before it is told regardless. Default 1 s.
+    pub answer: Duration,
+    /// How long a listener stays that the application closed, and how long a worker that listens to nothing counts as
+    /// starting. Default 30 s, as long as a drain: by then a worker that closed its servers in order to leave has left.
+    pub linger: Duration,
+    /// How many connections may wait in the primary, over all listeners; beyond, the newest is released. Only workers that
+    /// hand back many at once get there, since the rest waits in the kernel ([`may_accept`](super::Primary::may_accept)).
+    /// Default 16 384.
+    pub max_waiting: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            scheduling: Scheduling::RoundRobin,
+            window: 4,
+            late: Duration::from_millis(50),
+            retry: Duration::from_millis(20),
+            answer: Duration::from_secs(1),
+            linger: Duration::from_secs(30),
+            max_waiting: 16_384,
+        }
+    }
+}
+
+/// Who accepts the connections of a stream listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheduling {
+    /// The primary accepts and offers (Node: `SCHED_RR`).
+    RoundRobin,
+    /// The workers accept from the same socket (Node: `SCHED_NONE`).
+    Shared,
+}
+
+/// Something happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// A worker was spawned; its channel is open. It gets listeners, and offers unless `gated`.
+    Joined {
+        /// A number never used before.
+        worker: WorkerId,
+        /// Whether it must wait for [`Input::Open`]. Shared listeners cannot be gated: the kernel offers them.
+        gated: bool,
+    },
+    /// A cluster message came.
+    Message {
+        /// Who sent it.
+        worker: WorkerId,
+        /// What it says.
+        message: Envelope<FromWorker>,
+    },
+    /// The answer to [`Action::Bind`]: where it is bound, or the negative errno why not.
+    Bound {
+        /// The listener of the action.
+        listener: ListenerId,
+        /// What `getsockname` says, or the errno.
+        bound: Result<LocalAddress, i32>,
+    },
+    /// A connection was accepted, non-blocking, at most as many as [`may_accept`](super::Primary::may_accept) allows.
+    Accepted {
+        /// Where it came in.
+        listener: ListenerId,
+        /// A number never used before.
+        conn: ConnId,
+    },
+    /// A worker that drains gave an idle connection back. It is offered to others as if it had just been accepted, before those
+    /// that wait; released if no listener has its address.
+    HandedBack {
+        /// Who had it.
+        worker: WorkerId,
+        /// A number never used before.
+        conn: ConnId,
+        /// What `getsockname` says of the connection.
+        local: LocalAddress,
+    },
+    /// The worker is proven ready: offers may begin. Nothing happens if it was open.
+    Open {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// The worker shall leave. It gets no offer from now on.
+    Leave {
+        /// Which.
+        worker: WorkerId,
+        /// How it is told.
+        how: LeaveBy,
+    },
+    /// The worker's channel or its process ended, whichever comes first; the second one changes nothing.
+    Gone {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// The answer to [`Action::Reclaim`]: the offers that the worker has surely not read and never will.
+    Reclaimed {
+        /// Which worker.
+        worker: WorkerId,
+        /// What came back, in any order. What is not named stays the worker's.
+        conns: Vec<ConnId>,
+    },
+    /// The service stops: unbind everything now bound. What was accepted is still offered while a worker can take it.
+    CloseListeners,
+}
+
+/// How a worker is told to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaveBy {
+    /// By Node's `disconnect`.
+    Disconnect,
+    /// By the private drain command of the preload ([`Action::HandBack`]); it then leaves of itself, and gets no `disconnect`.
+    HandBack,
+}
+
+/// Something to do. Obey all, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Make this listener, non-blocking and not yet accepting for [`Scheduling::Shared`]; answer with [`Input::Bound`].
+    Bind {
+        /// Its name from now on.
+        listener: ListenerId,
+        /// What to bind.
+        spec: BindSpec,
+    },
+    /// Close this listener, and remove the file of a Unix socket.
+    Unbind {
+        /// Which.
+        listener: ListenerId,
+    },
+    /// Send this cluster message.
+    Send {
+        /// To whom.
+        worker: WorkerId,
+        /// What.
+        message: Envelope<ToWorker>,
+        /// The descriptor that goes with it, of which a copy stays here.
+        handle: Handle,
+    },
+    /// Send the private drain command. Once per worker, and never after `disconnect`.
+    HandBack {
+        /// To whom.
+        worker: WorkerId,
+    },
+    /// Try to take unread offers back out of the worker's socket; answer with [`Input::Reclaimed`] if any came.
+    Reclaim {
+        /// From whom.
+        worker: WorkerId,
+    },
+    /// Close our copy of this connection: a worker took it, or nobody ever can. Its number does not come again.
+    Release {
+        /// Which.
+        conn: ConnId,
+    },
+    /// Tell those who watch.
+    Emit(Event),
+}
+
+/// The descriptor that goes with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handle {
+    /// None.
+    None,
+    /// A shared listener: `net.Native`, or `dgram.Native` for UDP.
+    Listener(ListenerId),
+    /// An offered connection: `net.Native`.
+    Conn(ConnId),
+}
+
+/// What a cluster tells.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// Node's `online`: the runtime is up, the application has not begun.
+    Online {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// Node's `listening`. May repeat for one server.
+    Listening {
+        /// Who.
+        worker: WorkerId,
+        /// Which listener, if the worker holds one that fits.
+        listener: Option<ListenerId>,
+        /// The address as Node's event has it.
+        address: ListenAddress,
+    },
+    /// A worker's `listen()` failed.
+    ListenFailed {
+        /// Who.
+        worker: WorkerId,
+        /// What it asked for.
+        address: ListenAddress,
+        /// The errno that it was told, negative.
+        errno: i32,
+    },
+    /// A worker leaves of its own will; Node's `exitedAfterDisconnect` is true from here.
+    Leaving {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// Node's `disconnect`: a worker is gone, and what it had not answered is offered to others.
+    Left {
+        /// Who.
+        worker: WorkerId,
+        /// Node's `exitedAfterDisconnect`: whether either side had begun a voluntary leave.
+        voluntary: bool,
+    },
+    /// A worker said something that cannot be; nothing was done about it.
+    Ignored {
+        /// Who.
+        worker: WorkerId,
+        /// What, as a fragment that fits after "ignored".
+        what: &'static str,
+    },
+}
+
+/// The address of a `listening` event: the fields of Node's object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenAddress {
+    /// 4, 6, -1, `"udp4"`, `"udp6"`; `None` for descriptors.
+    pub address_type: Option<AddressType>,
+    /// IP or path; `None` for any address and for descriptors.
+    pub address: Option<Box<str>>,
+    /// The real port if known; -1 for paths.
+    pub port: Option<i32>,
+    /// A descriptor of the primary, or UDP's -1.
+    pub fd: Option<i32>,
+}
+
+impl From<&Query> for ListenAddress {
+    fn from(query: &Query) -> Self {
+        Self {
+            address_type: query.address_type,
+            address: query.address.clone(),
+            port: query.port,
+            fd: query.fd,
+        }
+    }
+}
+
+/// The local address of a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LocalAddress {
+    /// IPv4 or IPv6.
+    Ip(SocketAddr),
+    /// A path as it was bound, or an abstract name with its first NUL byte; no NUL at the end.
+    Unix(Box<[u8]>),
+}
