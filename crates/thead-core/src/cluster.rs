@@ -1,45 +1,154 @@
 //! A cluster primary: who serves which listener, who gets the next connection, offers not answered.
+//!
+//! It speaks to unmodified Node workers as Node's own primary does (lib/internal/cluster/primary.js, round_robin_handle.js,
+//! shared_handle.js; versions 18 to 26), and differs where that one loses connections:
+//!
+//! - **A connection belongs to somebody until it is surely taken.** A worker writes its answer to an offer before the
+//!   application sees the connection, so one without an answer can be given to another: when the worker ends, says no, or is
+//!   late and the offer can be taken back out of its socket. One that was answered by yes never is.
+//! - **Connections are accepted when somebody can take them** ([`Primary::may_accept`]). The rest waits in the kernel's backlog,
+//!   where it costs no descriptor and survives us.
+//! - **A worker that shall leave gets nothing new**, from the moment that is decided and not from when it hears of it.
+//! - **Listeners live as long as the service**, not as long as their workers.
+//!
+//! # When a listener ends
+//!
+//! A listener that nobody holds stays bound and lets its backlog wait, because a worker that held it may be about to be
+//! replaced: it crashed, was told to leave, or leaves of its own will, which begins with a `close` for each of its keys and may
+//! take as long as its slowest client before it says so. Only an application can mean that a listener should end, by
+//! `server.close()` in workers that live on. So one is unbound when for [`Config::linger`] all of this was true, and on
+//! [`Input::CloseListeners`]:
+//!
+//! - nobody holds it, and no worker came, went or was told to leave;
+//! - no worker is leaving, and none is starting: all have had a listener;
+//! - somebody could hold it and does not: a worker that closed it and is still here, or one that came after it was lost.
+//!
+//! # Limits
+//!
+//! [`MAX_KEYS`] listeners per worker and [`MAX_LISTENERS`] in all are refused beyond with `EMFILE`; in the second case listeners
+//! that nobody holds make room first, the youngest before the others, so that a worker that makes and drops many loses its
+//! own. [`Config::window`] offers per worker, and [`Config::max_waiting`] connections.
 
-use std::collections::VecDeque;
-use std::time::Instant;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use thead_wire::cluster::{Envelope, FromWorker, ToWorker};
 
 mod bind;
+mod hold;
 mod input;
+mod listener;
+mod member;
+mod offer;
+mod schedule;
 
 pub use bind::{BindSpec, Host};
 pub use input::{Action, Config, Event, Handle, Input, LeaveBy, ListenAddress, LocalAddress, Scheduling};
 
-use crate::id::ListenerId;
+use crate::id::{ListenerId, WorkerId};
+use listener::Listener;
+use member::{Member, Members, Phase};
+
+/// How many listeners one worker may hold or have asked for.
+pub const MAX_KEYS: usize = 1_024;
+
+/// How many listeners there may be, held, being bound or waiting for a worker.
+pub const MAX_LISTENERS: usize = 4_096;
 
 /// The primary of one service, as a machine: inputs in, actions out, no socket and no clock.
+///
+/// After each [`input`](Self::input) and [`advance`](Self::advance), obey all that [`poll`](Self::poll) returns, in order.
 #[derive(Debug)]
 pub struct Primary {
     config: Config,
+    members: Members,
+    listeners: BTreeMap<ListenerId, Listener>,
+    /// The listeners that can still be asked for.
+    by_key: BTreeMap<Arc<str>, ListenerId>,
+    /// Ticket keys and the like, by listener; they outlive it, so that TLS sessions survive the restart of all workers.
+    data: BTreeMap<Arc<str>, Arc<Value>>,
+    next_listener: u32,
+    /// Connections in the queues of all listeners.
+    waiting: usize,
+    /// When a worker last came, went, was told to leave or got its first listener.
+    changed: Option<Instant>,
+    /// Nothing is due before. A lower bound: an answer that comes in time does not move it, so that answers stay cheap.
+    tick: Option<Instant>,
     actions: VecDeque<Action>,
 }
 
 impl Primary {
-    /// A primary without workers.
+    /// A primary without workers. Durations below a millisecond count as one, above a year as one.
     pub fn new(config: Config) -> Self {
+        let sane = |time: Duration| time.clamp(Duration::from_millis(1), Duration::from_secs(365 * 86_400));
+        let config = Config {
+            window: config.window.max(1),
+            late: sane(config.late),
+            retry: sane(config.retry),
+            answer: sane(config.answer),
+            linger: sane(config.linger),
+            ..config
+        };
         Self {
             config,
+            members: Members::default(),
+            listeners: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+            data: BTreeMap::new(),
+            next_listener: 0,
+            waiting: 0,
+            changed: None,
+            tick: None,
             actions: VecDeque::new(),
         }
     }
 
-    /// Something happened.
+    /// Something happened. Anything may come at any time: what concerns an unknown worker, listener or connection is ignored,
+    /// but a connection is always released if nobody can have it.
     pub fn input(&mut self, now: Instant, input: Input) {
-        let _ = (now, input);
+        match input {
+            Input::Accepted { listener, conn } => self.accepted(now, listener, conn),
+            Input::Message { worker, message } => self.message(now, worker, message),
+            Input::Joined { worker, gated } => self.joined(now, worker, gated),
+            Input::Bound { listener, bound } => self.bound(now, listener, bound),
+            Input::HandedBack { conn, local, .. } => self.handed_back(now, conn, &local),
+            Input::Open { worker } => self.open(now, worker),
+            Input::Leave { worker, how } => self.leave(now, worker, how),
+            Input::Gone { worker } => self.gone(now, worker),
+            Input::Reclaimed { worker, conns } => self.reclaimed(now, worker, &conns),
+            Input::CloseListeners => self.close_listeners(now),
+        }
     }
 
     /// Time passed.
     pub fn advance(&mut self, now: Instant) {
-        let _ = now;
+        if self.tick.is_none_or(|tick| now < tick) {
+            return;
+        }
+        for worker in self.members.ids() {
+            self.look_for_late(now, worker);
+            if let Some(Member {
+                phase: Phase::Asked { how, by },
+                ..
+            }) = self.members.get(worker)
+                && *by <= now
+            {
+                let how = *how;
+                self.tell(worker, how);
+            }
+        }
+        for listener in self.listeners.keys().copied().collect::<Vec<_>>() {
+            self.retry(now, listener);
+        }
+        self.unbind_unheld(now);
+        self.tick = self.next_tick();
     }
 
-    /// When [`Primary::advance`] is to be called at the latest.
+    /// When [`Primary::advance`] is to be called at the latest; `None` while nothing can become due.
     pub fn deadline(&self) -> Option<Instant> {
-        None
+        self.tick
     }
 
     /// The next thing to do.
@@ -50,7 +159,197 @@ impl Primary {
     /// How many connections the driver may accept here now; the rest waits in the kernel's backlog. 0 for shared listeners,
     /// and when nobody can take one.
     pub fn may_accept(&self, listener: ListenerId) -> usize {
-        let _ = (listener, self.config.window);
-        0
+        match self.listeners.get(&listener) {
+            Some(listener) if !listener.shared && !listener.closing => {
+                let members = listener.holders.iter().filter_map(|slot| self.members.at(*slot));
+                let room: usize = members.map(|member| member.room(self.config.window)).sum();
+                room.saturating_sub(listener.waiting())
+            }
+            _ => 0,
+        }
+    }
+
+    /// How many connections wait here for a worker, over all listeners; those in the kernel's backlog not counted.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    fn message(&mut self, now: Instant, worker: WorkerId, message: Envelope<FromWorker>) {
+        let Envelope { seq, message } = message;
+        if let FromWorker::Accepted { ack, accepted } = message {
+            return self.answered(now, worker, ack, accepted);
+        }
+        let Some(member) = self.members.get_mut(worker) else {
+            return;
+        };
+        match message {
+            FromWorker::Accepted { .. } => {}
+            FromWorker::Online if member.online => self.ignore(worker, "a second online"),
+            FromWorker::Online => {
+                member.online = true;
+                self.emit(Event::Online { worker });
+            }
+            FromWorker::QueryServer(query) => match member.request(seq) {
+                Some(_) if member.is_leaving() => self.ignore(worker, "a query of a worker that leaves"),
+                Some(seq) => self.query(now, worker, seq, &query),
+                None => self.ignore(worker, "a query whose number is not new"),
+            },
+            FromWorker::Listening(query) => {
+                let listener = self.listener_of(worker, &query);
+                self.emit(Event::Listening {
+                    worker,
+                    listener,
+                    address: ListenAddress::from(&*query),
+                });
+            }
+            FromWorker::Close { key } => self.close(now, worker, &key),
+            FromWorker::ExitedAfterDisconnect => self.exits(now, worker, seq),
+            FromWorker::Unknown { .. } => self.ignore(worker, "an unknown act"),
+        }
+    }
+
+    fn joined(&mut self, now: Instant, worker: WorkerId, gated: bool) {
+        if self.members.slot(worker).is_none() {
+            self.members.insert(Member::new(worker, gated, now));
+            self.changed(now);
+        }
+    }
+
+    fn open(&mut self, now: Instant, worker: WorkerId) {
+        if let Some(member) = self.members.get_mut(worker)
+            && member.phase == Phase::Gated
+        {
+            member.phase = Phase::Open;
+            self.settle_all(now, worker);
+        }
+    }
+
+    fn leave(&mut self, now: Instant, worker: WorkerId, how: LeaveBy) {
+        let Some(member) = self.members.get_mut(worker) else {
+            return;
+        };
+        match member.phase {
+            Phase::Gated | Phase::Open => {
+                let by = now + self.config.answer;
+                member.phase = Phase::Asked { how, by };
+                if member.offers.is_empty() {
+                    self.tell(worker, how);
+                } else {
+                    self.arm(by);
+                }
+                self.changed(now);
+                self.settle_all(now, worker);
+            }
+            Phase::Asked { by, .. } => member.phase = Phase::Asked { how, by },
+            // It has been told, or leaves of itself. Node drops its last connections when told twice.
+            Phase::Leaving => {}
+        }
+    }
+
+    /// Tells a worker to leave, which happens once: there is no way back from `Leaving`.
+    fn tell(&mut self, worker: WorkerId, how: LeaveBy) {
+        if let Some(member) = self.members.get_mut(worker) {
+            member.phase = Phase::Leaving;
+            match how {
+                LeaveBy::Disconnect => self.send(worker, ToWorker::Disconnect, Handle::None),
+                LeaveBy::HandBack => self.actions.push_back(Action::HandBack { worker }),
+            }
+        }
+    }
+
+    /// It leaves of its own will, whoever began it. It waits for the acknowledgement, for ever if need be, and hears of no
+    /// `disconnect` any more.
+    fn exits(&mut self, now: Instant, worker: WorkerId, seq: Option<u64>) {
+        let Some(member) = self.members.get_mut(worker) else {
+            return;
+        };
+        let Some(ack) = member.request(seq) else {
+            return self.ignore(worker, "an exitedAfterDisconnect whose number is not new");
+        };
+        let is_news = !member.is_leaving();
+        member.phase = Phase::Leaving;
+        self.send(worker, ToWorker::Ack { ack }, Handle::None);
+        if is_news {
+            self.emit(Event::Leaving { worker });
+            self.changed(now);
+        }
+        self.settle_all(now, worker);
+    }
+
+    /// Its channel or its process ended: whatever it had not answered is offered to others, first and in order.
+    fn gone(&mut self, now: Instant, worker: WorkerId) {
+        let Some((slot, mut member)) = self.members.remove(worker) else {
+            return;
+        };
+        let mut touched: Vec<ListenerId> = member.keys.values().copied().collect();
+        for listener in &touched {
+            self.forget_holder(now, *listener, worker, slot);
+        }
+        while let Some(offer) = member.offers.pop_back() {
+            touched.push(offer.listener);
+            self.give_back(offer.listener, offer.waiting);
+        }
+        self.emit(Event::Left {
+            worker,
+            voluntary: member.is_leaving(),
+        });
+        for listener in self.listeners.values_mut() {
+            listener.closers.retain(|closer| *closer != worker);
+        }
+        self.changed(now);
+        touched.sort_unstable();
+        touched.dedup();
+        for listener in touched {
+            self.settle(now, listener);
+        }
+    }
+
+    fn send(&mut self, worker: WorkerId, message: ToWorker, handle: Handle) {
+        if let Some(member) = self.members.get_mut(worker) {
+            let message = Envelope {
+                seq: Some(member.next_seq()),
+                message,
+            };
+            self.actions.push_back(Action::Send {
+                worker,
+                message,
+                handle,
+            });
+        }
+    }
+
+    fn emit(&mut self, event: Event) {
+        self.actions.push_back(Action::Emit(event));
+    }
+
+    fn ignore(&mut self, worker: WorkerId, what: &'static str) {
+        self.emit(Event::Ignored { worker, what });
+    }
+
+    fn changed(&mut self, now: Instant) {
+        self.changed = Some(now);
+        self.arm(now + self.config.linger);
+    }
+
+    fn arm(&mut self, at: Instant) {
+        if self.tick.is_none_or(|tick| at < tick) {
+            self.tick = Some(at);
+        }
+    }
+
+    /// When the next thing is due, exactly.
+    fn next_tick(&self) -> Option<Instant> {
+        let members = self.members.iter().flat_map(|member| {
+            let told = match member.phase {
+                Phase::Asked { by, .. } => Some(by),
+                Phase::Gated | Phase::Open | Phase::Leaving => None,
+            };
+            told.into_iter().chain(member.late_at(self.config.late))
+        });
+        let listeners = self.listeners.values().flat_map(|listener| {
+            let retries = listener.returned.iter().filter_map(|waiting| waiting.retry);
+            retries.chain(self.unbind_at(listener))
+        });
+        members.chain(listeners).min()
     }
 }

@@ -1,0 +1,215 @@
+//! A worker as its primary sees it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::LeaveBy;
+use super::schedule::Load;
+use crate::id::{ConnId, ListenerId, WorkerId};
+
+/// A worker from its start to its end.
+///
+/// ```text
+/// Gated ──Open──► Open ──Leave──► Asked ──answered, or late──► Leaving ──► gone
+///   │                │              │                            ▲
+///   └────Leave───────┴──────────────┴── exitedAfterDisconnect ───┘
+/// ```
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) id: WorkerId,
+    pub(super) phase: Phase,
+    pub(super) joined: Instant,
+    pub(super) online: bool,
+    /// Whether it ever held a listener; until then it is starting.
+    pub(super) has_held: bool,
+    /// The listeners that it holds or has asked for, by the key it knows or will know.
+    pub(super) keys: BTreeMap<Arc<str>, ListenerId>,
+    /// What it has not answered, oldest first.
+    pub(super) offers: VecDeque<Offer>,
+    /// Set while it owes answers for too long.
+    pub(super) doubt: Option<Doubt>,
+    /// When its late offers were last looked at.
+    pub(super) looked: Option<Instant>,
+    last_request: Option<u64>,
+    next_seq: u64,
+}
+
+/// What a worker may get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Listeners, but no offers yet.
+    Gated,
+    /// Everything.
+    Open,
+    /// Nothing new; it is told to leave when its offers are answered, at the latest then.
+    Asked { how: LeaveBy, by: Instant },
+    /// Nothing. It was told to leave, or said that it leaves.
+    Leaving,
+}
+
+/// A connection in a worker's hands that has not said whether it takes it.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub(super) seq: u64,
+    pub(super) since: Instant,
+    pub(super) listener: ListenerId,
+    pub(super) waiting: Waiting,
+}
+
+/// A connection that somebody should take.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) conn: ConnId,
+    /// Who had it and did not take it. Allocates only for such.
+    pub(super) tried: Vec<WorkerId>,
+    /// All have; then they are asked again.
+    pub(super) retry: Option<Instant>,
+}
+
+impl Waiting {
+    pub(super) fn new(conn: ConnId) -> Self {
+        Self {
+            conn,
+            tried: Vec::new(),
+            retry: None,
+        }
+    }
+}
+
+/// A worker that was late gets one offer at a time until it answers, and at first only if nobody else has room.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Doubt {
+    strikes: u32,
+    until: Instant,
+}
+
+impl Doubt {
+    /// The doubt after one more late look: its time doubles up to 64 times `late`, so a worker that hangs for long delays ever
+    /// fewer connections.
+    pub(super) fn more(doubt: Option<Self>, now: Instant, late: Duration) -> Self {
+        let strikes = doubt.map_or(1, |doubt| (doubt.strikes + 1).min(6));
+        Self {
+            strikes,
+            until: now + late * (1 << strikes),
+        }
+    }
+}
+
+impl Member {
+    pub(super) fn new(id: WorkerId, gated: bool, now: Instant) -> Self {
+        Self {
+            id,
+            phase: if gated { Phase::Gated } else { Phase::Open },
+            joined: now,
+            online: false,
+            has_held: false,
+            keys: BTreeMap::new(),
+            offers: VecDeque::new(),
+            doubt: None,
+            looked: None,
+            last_request: None,
+            next_seq: 0,
+        }
+    }
+
+    /// The number of the next message to it. Each worker has its own count, so an answer can only ever concern its own offers.
+    pub(super) fn next_seq(&mut self) -> u64 {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        seq
+    }
+
+    /// The number to answer a request with. Numbers only grow, so one that does not is a repetition.
+    pub(super) fn request(&mut self, seq: Option<u64>) -> Option<u64> {
+        let seq = seq.filter(|seq| self.last_request.is_none_or(|last| *seq > last))?;
+        self.last_request = Some(seq);
+        Some(seq)
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        matches!(self.phase, Phase::Asked { .. } | Phase::Leaving)
+    }
+
+    /// How many offers it may get now.
+    pub(super) fn room(&self, window: usize) -> usize {
+        let window = if self.doubt.is_some() { 1 } else { window };
+        match self.phase {
+            Phase::Open => window.saturating_sub(self.offers.len()),
+            Phase::Gated | Phase::Asked { .. } | Phase::Leaving => 0,
+        }
+    }
+
+    /// Its load, if it may get this connection.
+    pub(super) fn load(&self, window: usize, now: Instant, tried: &[WorkerId]) -> Option<Load> {
+        if self.room(window) == 0 || tried.contains(&self.id) {
+            return None;
+        }
+        let doubtful = self.doubt.is_some_and(|doubt| now < doubt.until);
+        Some(Load {
+            doubtful,
+            unanswered: self.offers.len(),
+        })
+    }
+
+    /// When its offers are to be looked at.
+    pub(super) fn late_at(&self, late: Duration) -> Option<Instant> {
+        let oldest = self.offers.front()?.since;
+        Some(self.looked.map_or(oldest, |looked| looked.max(oldest)) + late)
+    }
+}
+
+/// The place of a worker among the members; valid until the worker is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot(usize);
+
+/// The workers, to be found by number, and by place where many are compared.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    slots: Vec<Option<Member>>,
+    by_id: BTreeMap<WorkerId, Slot>,
+}
+
+impl Members {
+    pub(super) fn insert(&mut self, member: Member) {
+        let free = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
+        self.by_id.insert(member.id, Slot(free));
+        match self.slots.get_mut(free) {
+            Some(slot) => *slot = Some(member),
+            None => self.slots.push(Some(member)),
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: WorkerId) -> Option<(Slot, Member)> {
+        let slot = self.by_id.remove(&id)?;
+        Some((slot, self.slots[slot.0].take()?))
+    }
+
+    pub(super) fn slot(&self, id: WorkerId) -> Option<Slot> {
+        self.by_id.get(&id).copied()
+    }
+
+    pub(super) fn at(&self, slot: Slot) -> Option<&Member> {
+        self.slots[slot.0].as_ref()
+    }
+
+    pub(super) fn at_mut(&mut self, slot: Slot) -> Option<&mut Member> {
+        self.slots[slot.0].as_mut()
+    }
+
+    pub(super) fn get(&self, id: WorkerId) -> Option<&Member> {
+        self.at(self.slot(id)?)
+    }
+
+    pub(super) fn get_mut(&mut self, id: WorkerId) -> Option<&mut Member> {
+        self.at_mut(self.slot(id)?)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Member> {
+        self.slots.iter().flatten()
+    }
+
+    pub(super) fn ids(&self) -> Vec<WorkerId> {
+        self.by_id.keys().copied().collect()
+    }
+}
