@@ -164,7 +164,6 @@ impl<'a> Fields<'a> {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the guard keeps it whole and small")]
 pub(super) fn integer(value: &Value) -> Option<i64> {
     let number = value.as_number()?;
     number.as_i64().or_else(|| {
