@@ -2,3 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod id;
+pub mod restart;
+pub mod service;
+pub mod worker;
