@@ -1,8 +1,10 @@
 //! The life of one worker process.
 
 use std::fmt;
+use std::time::Instant;
 
 use crate::id::{Generation, WorkerId};
+use crate::service::{Failure, Why};
 
 /// A place in a service, from 0: `api/2` is whoever serves in slot 2 of `api`. A replacement takes the slot of the one it
 /// replaces, so that for a while two workers can bear the same name: one that serves and one that leaves.
@@ -81,4 +83,142 @@ pub struct View {
     pub pid: Option<u32>,
     /// Where it is in its life.
     pub phase: Phase,
+}
+
+/// One worker as its service knows it.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) slot: Slot,
+    pub(crate) generation: Generation,
+    pub(crate) process: Option<Process>,
+    /// A Node cluster worker.
+    pub(crate) online: bool,
+    pub(crate) listened: bool,
+    /// When it became ready, if it ever did.
+    pub(crate) ready: Option<Instant>,
+    /// What it is sent away for, if it did wrong.
+    pub(crate) fault: Option<Failure>,
+    pub(crate) state: State,
+}
+
+/// What runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    pub(crate) channel: bool,
+    pub(crate) since: Instant,
+}
+
+/// The life of a worker. Its end may come in any state; whoever has left `Ready` never comes back.
+///
+/// ```text
+/// Spawning ─► Starting ─► Soaking ─► Ready ─► Draining ─► Terminating ─► Killed ─► (stuck)
+///     │           │  └──────────────►  │                     ▲  ▲            ▲
+///     │           └──► Disconnected ◄──┘                     │  │            │
+///     │           └─────────│────────────────────────────────┘  │            │
+///     │                     └───────────────────────────────────┘            │
+///     └ doomed: waits for its process, then ─► Terminating or ───────────────┘
+/// ```
+///
+/// Only the first workers of a new generation soak. A fault, and an order to leave that comes before `Ready`, go straight
+/// to `Terminating`; a refused generation and an impatient operator straight to `Killed`.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// The driver was told to spawn it and has not answered.
+    Spawning { doom: Option<Doom> },
+    /// It runs. At the deadline it is late, or ready by having lived so long.
+    Starting { deadline: Instant },
+    /// Ready and gated, to be watched for a while.
+    Soaking { until: Instant },
+    /// Serves.
+    Ready,
+    /// Lives without its channel, until the deadline.
+    Disconnected { deadline: Instant },
+    /// Finishes its work. `drained` if it has nothing left and was only given a moment to exit.
+    Draining {
+        deadline: Instant,
+        successor: bool,
+        drained: bool,
+    },
+    /// Was sent a signal.
+    Terminating { deadline: Instant },
+    /// Was sent SIGKILL. Without a deadline it is stuck, and nobody waits for it.
+    Killed { deadline: Option<Instant> },
+}
+
+/// What awaits a worker that became unwanted before it ran.
+#[derive(Debug)]
+pub(crate) struct Doom {
+    pub(crate) kill: bool,
+    pub(crate) why: Why,
+    /// Without one it is stuck, and nobody waits for it.
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Worker {
+    pub(crate) fn new(slot: Slot, generation: Generation) -> Self {
+        Self {
+            slot,
+            generation,
+            process: None,
+            online: false,
+            listened: false,
+            ready: None,
+            fault: None,
+            state: State::Spawning { doom: None },
+        }
+    }
+
+    /// When something has to be done about it if nothing happens.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Spawning { doom } => doom.as_ref().and_then(|doom| doom.deadline),
+            State::Starting { deadline }
+            | State::Soaking { until: deadline }
+            | State::Disconnected { deadline }
+            | State::Draining { deadline, .. }
+            | State::Terminating { deadline } => Some(*deadline),
+            State::Ready => None,
+            State::Killed { deadline } => *deadline,
+        }
+    }
+
+    /// It has been told to leave.
+    pub(crate) fn leaving(&self) -> bool {
+        matches!(
+            self.state,
+            State::Spawning { doom: Some(_) }
+                | State::Draining { .. }
+                | State::Terminating { .. }
+                | State::Killed { .. }
+        )
+    }
+
+    /// It will not go, and nobody waits for it.
+    pub(crate) fn stuck(&self) -> bool {
+        matches!(
+            self.state,
+            State::Spawning {
+                doom: Some(Doom { deadline: None, .. })
+            } | State::Killed { deadline: None }
+        )
+    }
+
+    /// Where it is in its life, for others.
+    pub(crate) fn phase(&self) -> Phase {
+        match &self.state {
+            State::Spawning { doom: None } | State::Starting { .. } | State::Soaking { .. } => Phase::Starting,
+            State::Ready => Phase::Ready,
+            State::Disconnected { .. } => Phase::Disconnected,
+            State::Draining { .. } => Phase::Draining,
+            State::Spawning {
+                doom: Some(Doom { kill: false, .. }),
+            }
+            | State::Terminating { .. } => Phase::Terminating,
+            State::Spawning {
+                doom: Some(Doom { kill: true, .. }),
+            }
+            | State::Killed { .. } => Phase::Killed,
+        }
+    }
 }
