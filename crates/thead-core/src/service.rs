@@ -11,7 +11,8 @@
 //! - A reload brings a candidate into a slot beside its holder. Once proven it becomes the holder, and only then the old one
 //!   is told to drain. A candidate that fails ends the reload, and all candidates with it; whoever serves then, serves on.
 //! - One change at a time: what is asked for during a reload waits. Only a stop does not.
-//! - Whoever is told to leave is gone, or reported as stuck, within `drain` + `timeout` + [`UNKILLABLE`].
+//! - Whoever runs and is told to leave is gone, or reported as stuck, within `drain` + `timeout` + [`UNKILLABLE`]. One that
+//!   is told before it runs is waited for [`UNKILLABLE`] at first.
 
 mod config;
 mod event;

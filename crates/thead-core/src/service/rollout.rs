@@ -196,7 +196,11 @@ impl Service {
             return;
         };
         let mut running: Vec<(Generation, usize)> = Vec::new();
-        for worker in self.workers.values().filter(|worker| worker.phase() == Phase::Ready) {
+        for worker in self
+            .workers
+            .values()
+            .filter(|worker| worker.phase() == Phase::Ready && worker.fault.is_none())
+        {
             match running
                 .iter_mut()
                 .find(|(generation, _)| *generation == worker.generation)
@@ -250,7 +254,7 @@ impl Service {
                 listened: false,
             });
         }
-        for seat in self.seats.split_off(instances.min(from)).iter().rev() {
+        for seat in self.seats.split_off(instances).iter().rev() {
             if let Holder::Worker(worker) = seat.holder {
                 self.leave(now, worker, Why::ScaledDown);
             }
