@@ -186,8 +186,9 @@ pub(crate) struct World {
     cast: Cast,
     laws: Laws,
     pub(crate) events: Vec<(Duration, Event)>,
+    /// All but the events.
+    pub(crate) orders: Vec<(Duration, Action)>,
     pub(crate) outcome: Option<Outcome>,
-    pub(crate) spawns: usize,
     pub(crate) steps: usize,
 }
 
@@ -212,8 +213,8 @@ impl World {
             processes: BTreeMap::new(),
             cast: Box::new(cast),
             events: Vec::new(),
+            orders: Vec::new(),
             outcome: None,
-            spawns: 0,
             steps: 0,
         }
     }
@@ -265,13 +266,6 @@ impl World {
             self.queue.is_empty() && self.service.deadline().is_none(),
             "it comes to rest"
         );
-    }
-
-    pub(crate) fn run_until(&mut self, done: impl Fn(&Self) -> bool) {
-        let end = self.now + s(24 * 3600);
-        while !done(self) {
-            assert!(self.step(end), "it never happens");
-        }
     }
 
     fn step(&mut self, end: Instant) -> bool {
@@ -372,6 +366,9 @@ impl World {
     fn obey(&mut self) {
         while let Some(action) = self.service.poll() {
             self.laws.action(self.now, &action);
+            if !matches!(action, Action::Emit(_)) {
+                self.orders.push((self.elapsed(), action.clone()));
+            }
             match action {
                 Action::Spawn {
                     worker,
@@ -379,7 +376,6 @@ impl World {
                     generation,
                     ..
                 } => {
-                    self.spawns += 1;
                     let program = (self.cast)(Call {
                         worker,
                         slot,
@@ -440,12 +436,30 @@ impl World {
         ready
     }
 
-    /// The last event that `pick` wants something of, and when it was.
-    pub(crate) fn last<T>(&self, pick: impl Fn(&Event) -> Option<T>) -> Option<(Duration, T)> {
+    pub(crate) fn spawns(&self) -> usize {
+        self.orders
+            .iter()
+            .filter(|(_, order)| matches!(order, Action::Spawn { .. }))
+            .count()
+    }
+
+    /// When which order was given to this worker.
+    pub(crate) fn told(&self, worker: u32) -> Vec<(Duration, Action)> {
+        let id = WorkerId(worker);
+        let to = |order: &Action| match order {
+            Action::Open { worker } | Action::Drain { worker, .. } => *worker == id,
+            Action::Terminate { worker } | Action::Abort { worker } | Action::Kill { worker } => *worker == id,
+            Action::Spawn { .. } | Action::Emit(_) | Action::Finish(_) => false,
+        };
+        self.orders.iter().filter(|(_, order)| to(order)).cloned().collect()
+    }
+
+    /// What `pick` wants of the events, and when they were.
+    pub(crate) fn seen<T>(&self, pick: impl Fn(&Event) -> Option<T>) -> Vec<(Duration, T)> {
         self.events
             .iter()
-            .rev()
-            .find_map(|(at, event)| Some((*at, pick(event)?)))
+            .filter_map(|(at, event)| Some((*at, pick(event)?)))
+            .collect()
     }
 
     pub(crate) fn count(&self, is: impl Fn(&Event) -> bool) -> usize {
