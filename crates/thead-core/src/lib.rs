@@ -3,3 +3,6 @@
 
 pub mod cluster;
 pub mod id;
+pub mod restart;
+pub mod service;
+pub mod worker;
