@@ -1,0 +1,3 @@
+'use strict';
+// Starts, stays, and never becomes ready.
+setInterval(() => {}, 1 << 30);
