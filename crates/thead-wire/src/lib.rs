@@ -1,2 +1,4 @@
 //! The wire formats of Node's child-process channel: bytes in, events out, no I/O and no clock.
 #![forbid(unsafe_code)]
+
+pub mod v8;
