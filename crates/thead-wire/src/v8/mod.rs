@@ -1,0 +1,75 @@
+//! V8's value format, as Node's `advanced` channels carry it.
+//!
+//! [`read`] turns the payload of one frame (what follows its four length bytes) into a [`Document`], [`write`] does the
+//! opposite. Framing is not done here.
+//!
+//! JavaScript values are a graph: two properties may hold the same object, and an object may hold itself. So a
+//! [`Document`] is a flat store of objects, a [`Value`] is a cursor into it, and a [`Builder`] makes new ones. Nothing
+//! here recurses over a peer's data, so no nesting can exhaust the stack, in reading, writing, comparing or dropping.
+//!
+//! What is read: versions 13 to 16, whatever Node 18 to 26 and Deno write. What is written: version 15, the bytes that
+//! Node 22 and later would write, which all of Node 18 to 26 and Deno read, with two exceptions of the readers: a
+//! resizable `ArrayBuffer` is unknown to Node 18, a `Float16Array` to Node before 24.
+//!
+//! Bun's `advanced` channel is something else: JavaScriptCore's format in packets of its own. It is refused with an
+//! error that says so; use `json` with Bun.
+//!
+//! ```
+//! use thead_wire::v8::{self, Document, Limits};
+//!
+//! let message = Document::from_json(&serde_json::json!({ "cmd": "greet", "times": 3 }));
+//! let payload = v8::write(&message)?;
+//! assert!(payload.starts_with(b"\xff\x0f"));
+//!
+//! let received = v8::read(&payload, &Limits::default())?;
+//! assert_eq!(received, message);
+//! assert_eq!(received.get("times").and_then(|times| times.as_i64()), Some(3));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod build;
+mod debug;
+mod error;
+mod input;
+mod json;
+mod kind;
+mod parts;
+mod read;
+mod text;
+mod value;
+mod walk;
+mod write;
+
+pub use build::{Builder, Item};
+pub use error::{ReadError, ReadErrorKind};
+pub use json::JsonError;
+pub use kind::{ErrorKind, ViewKind};
+pub use parts::{Array, ErrorValue, Items, Key, Pairs, Properties, SparseArray};
+pub use read::{is_javascript_core, read};
+pub use text::{BigInt, JsStr, RegExpFlags, RegExpFlagsError};
+pub use value::{Document, Kind, Value};
+pub use write::{WriteError, write, write_into};
+
+/// What a document may cost.
+///
+/// Memory needs no number of its own: reading takes at most about 150 bytes per byte of payload (an array of nothing but
+/// boxed booleans), in ordinary messages far less, so the limit on a frame bounds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// How many objects may be nested in one another; by default 1 000. Node itself has no limit but its stack.
+    pub depth: usize,
+}
+
+impl Limits {
+    /// The default limits, with another depth.
+    pub fn with_depth(depth: usize) -> Limits {
+        Limits { depth }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { depth: 1_000 }
+    }
+}
