@@ -1,3 +1,32 @@
 //! The program `thead`.
+#![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod orphans;
+mod program;
+mod report;
+mod run;
+
+/// Runs a server on every core, keeps it there, and renews it without losing a request.
+#[derive(Debug, Parser)]
+#[command(name = "thead", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run a program on every core, in the foreground.
+    Run(run::RunArgs),
+}
+
+fn main() -> ExitCode {
+    thead::sys::helper::run_if_asked();
+    match Cli::parse().verb {
+        Verb::Run(args) => run::run(args),
+    }
+}

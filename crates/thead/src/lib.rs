@@ -1,9 +1,28 @@
-//! The process model of Node.js for Rust.
+//! The process model of Node.js for Rust: child processes with Node's channel, handle passing, and a cluster primary.
+//!
+//! - [`Command`] starts a program; [`Command::fork`] a Node script with a channel. [`Child`] tells what happens to it.
+//! - [`cluster::Primary`] serves one port from several workers, unmodified Node programs among them.
+//! - [`service::Service`] keeps such a cluster alive: restart, reload, scale, stop.
+//!
+//! # Platform
+//! Linux 5.10 or newer.
 #![deny(unsafe_code)]
 
-#[doc(hidden)]
-#[expect(
-    unsafe_code,
-    reason = "the calls that no safe crate offers live here, and nowhere else"
-)]
+pub mod channel;
+mod child;
+pub mod cluster;
+mod command;
+pub mod output;
+pub mod preload;
+mod runtime;
+pub mod service;
+#[expect(unsafe_code, reason = "what thead asks of the kernel has no safe interface")]
 pub mod sys;
+mod watch;
+
+pub use child::{Child, ChildEvent, ChildOutput, ChildStdin};
+pub use command::{Command, SpawnError, Stdio};
+pub use runtime::Runtime;
+pub use sys::pidfd::ExitStatus;
+pub use thead_core as core;
+pub use thead_wire as wire;

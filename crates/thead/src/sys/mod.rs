@@ -1,6 +1,6 @@
 //! What thead asks of the kernel: spawning, passing descriptors, waiting, binding.
 //!
-//! The only module with `unsafe`. It knows no runtime and never waits for another process: every descriptor it makes is
+//! The only module with `unsafe`. It never waits for another process: every descriptor it makes is
 //! close-on-exec from birth, and every read, write and wait answers at once. Linux 5.10 or newer.
 //!
 //! It is public so that tests, benchmarks and the program `thead` can reach it; its names may change in any release.
@@ -13,6 +13,7 @@ pub mod listen;
 pub mod message;
 pub mod path;
 pub mod pidfd;
+pub mod reactor;
 pub mod reap;
 pub mod reclaim;
 pub mod spawn;

@@ -40,7 +40,11 @@ pub fn resolve(program: &OsStr, path: Option<&OsStr>, cwd: Option<&Path>) -> Res
     Err(worst)
 }
 
-fn executable(path: &Path) -> Result<(), Errno> {
+/// Whether `execve` would take this file for one that it may execute.
+///
+/// # Errors
+/// `EACCES`, `ENOENT`.
+pub fn executable(path: &Path) -> Result<(), Errno> {
     accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)?;
     // A directory passes the check above; execve answers EACCES for it, and execvp goes on to the next entry.
     match FileType::from_raw_mode(stat(path)?.st_mode) {

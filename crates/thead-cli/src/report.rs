@@ -1,0 +1,624 @@
+//! What `thead run` prints: the lines of workers and what happens to them, for people or as JSON.
+
+use std::collections::HashMap;
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Map, Value, json};
+use thead::core::id::WorkerId;
+use thead::core::service::{Event, Outcome};
+use thead::core::worker::{Exit, Slot};
+use thead::output::{Line, Stream};
+use thead::service::{Options, Service, ServiceEvent};
+use tokio::sync::mpsc;
+
+use crate::program::Program;
+
+/// How things are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// Lines of workers where they belong, all else on standard error.
+    Human {
+        /// Standard output is a terminal: colours, and nothing that a worker prints may steer it.
+        out: bool,
+        /// As `out`, for standard error.
+        err: bool,
+    },
+    /// Everything on standard output, an object a line.
+    Json,
+}
+
+impl Style {
+    pub(crate) fn human() -> Self {
+        let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self::Human {
+            out: colour && io::stdout().is_terminal(),
+            err: colour && io::stderr().is_terminal(),
+        }
+    }
+
+    /// Something is wrong before anything runs.
+    pub(crate) fn complain(self, message: &str) {
+        match self {
+            Self::Human { .. } => eprintln!("thead: {message}"),
+            Self::Json => println!("{}", json!({ "event": "error", "message": message })),
+        }
+    }
+}
+
+/// Something to print, made by the loop that must never wait for a terminal.
+enum Item {
+    /// A worker has a slot from now on.
+    Slot(WorkerId, Slot),
+    /// For people (on standard error) or as JSON.
+    Event { tone: Tone, text: String, json: Value },
+}
+
+#[derive(Clone, Copy)]
+enum Tone {
+    Plain,
+    Good,
+    Bad,
+}
+
+/// Prints from a thread of its own. A reader that does not read holds up the workers that print, never the primary.
+pub(crate) struct Reporter {
+    style: Style,
+    name: String,
+    items: mpsc::Sender<Item>,
+    dropped: AtomicU64,
+    thread: JoinHandle<()>,
+}
+
+/// Events that may wait for a slow reader. Further ones are counted and dropped.
+const ITEMS: usize = 4096;
+/// How long the end waits for a reader that does not read.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Reporter {
+    /// Must be called within the runtime.
+    pub(crate) fn start(style: Style, name: String, lines: mpsc::Receiver<Line>) -> Self {
+        let (items, taken) = mpsc::channel(ITEMS);
+        let printer = Printer {
+            style,
+            name: name.clone(),
+            slots: HashMap::new(),
+        };
+        let runtime = tokio::runtime::Handle::current();
+        let thread = std::thread::spawn(move || runtime.block_on(printer.print(taken, lines)));
+        Self {
+            style,
+            name,
+            items,
+            dropped: AtomicU64::new(0),
+            thread,
+        }
+    }
+
+    fn say(&self, tone: Tone, text: String, event: &str, details: Value) {
+        let mut json = Map::new();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        json.insert("time".into(), json!(since.as_millis() as u64));
+        json.insert("event".into(), event.into());
+        json.insert("service".into(), self.name.clone().into());
+        if let Value::Object(details) = details {
+            json.extend(details);
+        }
+        let missed = self.dropped.swap(0, Ordering::Relaxed);
+        if missed > 0 {
+            json.insert("missed".into(), missed.into());
+        }
+        if self
+            .items
+            .try_send(Item::Event {
+                tone,
+                text,
+                json: json.into(),
+            })
+            .is_err()
+        {
+            self.dropped.fetch_add(missed + 1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn warning(&self, text: &str) {
+        self.say(Tone::Bad, text.to_owned(), "warning", json!({ "message": text }));
+    }
+
+    pub(crate) fn started(&self, program: &Program, options: &Options) {
+        for note in &program.notes {
+            self.say(Tone::Plain, note.clone(), "note", json!({ "message": note }));
+        }
+        let instances = options.life.instances;
+        let schedule = format!("{:?}", options.cluster.scheduling);
+        let schedule = if schedule == "Shared" { "shared" } else { "round-robin" };
+        let preload = options.drain == thead::service::Drain::HandBack;
+        let what = program
+            .script
+            .as_ref()
+            .map_or(&program.command, |script| &script.path)
+            .to_string_lossy();
+        let plural = if instances == 1 { "worker" } else { "workers" };
+        let how = if program.script.is_some() {
+            format!(", {schedule}")
+        } else {
+            String::new()
+        };
+        self.say(
+            Tone::Plain,
+            format!(
+                "{}: {instances} {plural} of {what}{how} (pid {})",
+                self.name,
+                std::process::id()
+            ),
+            "started",
+            json!({ "pid": std::process::id(), "program": what, "instances": instances, "schedule": schedule,
+                "preload": preload }),
+        );
+    }
+
+    /// `last`: the worker that died last without being told to.
+    pub(crate) fn event(&self, service: &Service, event: &ServiceEvent, last: Option<WorkerId>) {
+        match event {
+            ServiceEvent::Life(event) => self.life(service, event, last),
+            // For people, `ready` says more.
+            ServiceEvent::Online { worker } => {
+                self.say(Tone::Plain, String::new(), "online", json!({ "worker": worker.0 }));
+            }
+            ServiceEvent::Listening { worker, address } => {
+                let text = place(address);
+                self.say(
+                    Tone::Plain,
+                    format!("worker {worker} listens on {text}"),
+                    "listening",
+                    json!({ "worker": worker.0, "address": address.address, "port": address.port }),
+                );
+            }
+            ServiceEvent::ListenFailed { worker, address, errno } => {
+                let code = thead::sys::errno::name(-errno);
+                let (place, reason) = (place(address), mend(*errno));
+                self.say(
+                    Tone::Bad,
+                    format!("worker {worker} cannot listen on {place}: {code}{reason}"),
+                    "listen_failed",
+                    json!({ "worker": worker.0, "address": address.address, "port": address.port, "code": code }),
+                );
+            }
+            ServiceEvent::Message { worker, message, .. } if self.style == Style::Json => {
+                let value: Value = message.lossy().unwrap_or(Value::Null);
+                self.say(
+                    Tone::Plain,
+                    String::new(),
+                    "message",
+                    json!({ "worker": worker.0, "message": value }),
+                );
+            }
+            ServiceEvent::BadMessage { worker, error } => self.say(
+                Tone::Bad,
+                format!("worker {worker} sent something that means nothing: {error}"),
+                "bad_message",
+                json!({ "worker": worker.0, "message": error.to_string() }),
+            ),
+            ServiceEvent::Fault { worker, fault } => self.say(
+                Tone::Bad,
+                format!("worker {worker} lost its channel: {fault}"),
+                "fault",
+                json!({ "worker": worker.0, "message": fault.to_string() }),
+            ),
+            ServiceEvent::Finished(outcome) => {
+                let (text, outcome) = match outcome {
+                    Outcome::Stopped => ("stopped", "stopped"),
+                    Outcome::Done => ("every worker has ended", "done"),
+                    Outcome::Failed { .. } => return,
+                };
+                self.say(
+                    Tone::Plain,
+                    format!("{}: {text}", self.name),
+                    "finished",
+                    json!({ "outcome": outcome }),
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn life(&self, service: &Service, event: &Event, last: Option<WorkerId>) {
+        use Tone::{Bad, Good, Plain};
+        let ms = |time: &Duration| time.as_millis() as u64;
+        let say = |tone, text: String, name: &str, details: Value| self.say(tone, text, name, details);
+        match event {
+            Event::Spawned {
+                worker,
+                slot,
+                generation,
+                pid,
+            } => {
+                let _ = self.items.try_send(Item::Slot(*worker, *slot));
+                let details = json!({ "worker": worker.0, "slot": slot.0, "generation": generation.0, "pid": pid });
+                say(
+                    Plain,
+                    format!("worker {worker} is {}/{slot}, pid {pid}", self.name),
+                    "spawned",
+                    details,
+                );
+            }
+            Event::SpawnFailed { worker, slot, reason } => {
+                let details = json!({ "worker": worker.0, "slot": slot.0, "message": reason });
+                say(
+                    Bad,
+                    format!("worker {worker} could not be started: {reason}"),
+                    "spawn_failed",
+                    details,
+                );
+            }
+            Event::Ready { worker, took } => {
+                let details = json!({ "worker": worker.0, "took_ms": ms(took) });
+                say(
+                    Good,
+                    format!("worker {worker} is ready after {} ms", ms(took)),
+                    "ready",
+                    details,
+                );
+            }
+            Event::NotListening { worker, waited } => {
+                let text = format!(
+                    "worker {worker} did not listen within {waited:?} and counts as ready all the same (--ready says otherwise)"
+                );
+                say(
+                    Plain,
+                    text,
+                    "not_listening",
+                    json!({ "worker": worker.0, "waited_ms": ms(waited) }),
+                );
+            }
+            Event::Opened { worker, replaces, .. } => {
+                let details = json!({ "worker": worker.0, "replaces": replaces.map(|old| old.0) });
+                let text = match replaces {
+                    Some(old) => format!("worker {worker} takes over from worker {old}"),
+                    None => format!("worker {worker} takes part"),
+                };
+                say(Plain, text, "opened", details);
+            }
+            Event::Exited {
+                worker,
+                slot,
+                generation,
+                status,
+                expected,
+                uptime,
+            } => {
+                let (code, signal) = match status {
+                    Exit::Code(code) => (Some(*code), None),
+                    Exit::Signal { signal, .. } => (None, Some(*signal)),
+                };
+                let lines = if *expected {
+                    Vec::new()
+                } else {
+                    service.last_lines(*worker)
+                };
+                let details = json!({ "worker": worker.0, "slot": slot.0, "generation": generation.0, "code": code,
+                    "signal": signal, "expected": expected, "uptime_ms": ms(uptime), "last_lines": lines });
+                let tone = if *expected { Plain } else { Bad };
+                let text = if *expected {
+                    format!("worker {worker} is gone")
+                } else {
+                    format!("worker {worker} {status}")
+                };
+                say(tone, text, "exited", details);
+            }
+            Event::Disconnected { worker } => {
+                let text = format!("worker {worker} closed its channel and lives on; it will be ended");
+                say(Bad, text, "disconnected", json!({ "worker": worker.0 }));
+            }
+            Event::RestartScheduled {
+                worker,
+                slot,
+                failure,
+                delay,
+                restarts,
+            } => {
+                let details = json!({ "worker": worker.0, "slot": slot.0, "delay_ms": ms(delay), "restarts": restarts,
+                    "message": failure.to_string() });
+                let text = format!(
+                    "{}/{slot} is started again in {} ms (restart {restarts})",
+                    self.name,
+                    ms(delay)
+                );
+                say(Plain, text, "restart", details);
+            }
+            Event::NotRestarted { worker, slot } => {
+                let details = json!({ "worker": worker.0, "slot": slot.0 });
+                say(
+                    Plain,
+                    format!("{}/{slot} stays empty: --restart does not want it back", self.name),
+                    "not_restarted",
+                    details,
+                );
+            }
+            Event::GaveUp { slot, reason } => {
+                let details = json!({ "slot": slot.0, "reason": reason.to_string() });
+                say(
+                    Bad,
+                    format!("{}/{slot} is given up: {reason}", self.name),
+                    "gave_up",
+                    details,
+                );
+            }
+            Event::ReloadStarted { generation } => {
+                say(
+                    Plain,
+                    format!("reload: generation {generation}"),
+                    "reload_started",
+                    json!({ "generation": generation.0 }),
+                );
+            }
+            Event::ReloadQueued => say(
+                Plain,
+                "another reload follows this one".into(),
+                "reload_queued",
+                json!({}),
+            ),
+            Event::ReloadServing { generation, took } => {
+                let details = json!({ "generation": generation.0, "took_ms": ms(took) });
+                say(
+                    Good,
+                    format!("generation {generation} serves after {} ms", ms(took)),
+                    "reload_serving",
+                    details,
+                );
+            }
+            Event::ReloadDone { generation, took } => {
+                let moved = service.handed_back();
+                let details = json!({ "generation": generation.0, "took_ms": ms(took), "handed_back": moved });
+                let text = format!(
+                    "reload done: generation {generation}, {} ms; {moved} connections moved so far",
+                    ms(took)
+                );
+                say(Good, text, "reload_done", details);
+            }
+            Event::ReloadAborted {
+                generation,
+                cause,
+                running,
+            } => {
+                let failed = match cause {
+                    thead::core::service::AbortCause::Failed { worker, .. } => Some(*worker),
+                    thead::core::service::AbortCause::Stopping => None,
+                };
+                let lines = failed.map(|worker| service.last_lines(worker)).unwrap_or_default();
+                let running: Vec<_> = running
+                    .iter()
+                    .map(|(generation, n)| json!({ "generation": generation.0, "workers": n }))
+                    .collect();
+                let details = json!({ "generation": generation.0, "reason": cause.to_string(), "last_lines": lines,
+                    "running": running });
+                let quoted = quote(&lines);
+                say(
+                    Bad,
+                    format!("reload aborted, the old workers serve on: {cause}{quoted}"),
+                    "reload_aborted",
+                    details,
+                );
+            }
+            Event::Scaled { from, to } => {
+                say(
+                    Plain,
+                    format!("{to} workers instead of {from}"),
+                    "scaled",
+                    json!({ "from": from, "to": to }),
+                );
+            }
+            Event::ScaleQueued { to } => {
+                say(
+                    Plain,
+                    format!("{to} workers after the reload"),
+                    "scale_queued",
+                    json!({ "to": to }),
+                );
+            }
+            Event::Refused { request, reason } => {
+                say(
+                    Bad,
+                    format!("refused ({request:?}): {reason}"),
+                    "refused",
+                    json!({ "reason": reason.to_string() }),
+                );
+            }
+            Event::Draining { worker, why } => {
+                let details = json!({ "worker": worker.0, "why": why.to_string() });
+                say(Plain, format!("worker {worker} drains: {why}"), "draining", details);
+            }
+            Event::Terminating { worker, why } => {
+                let details = json!({ "worker": worker.0, "why": why.to_string() });
+                say(
+                    Plain,
+                    format!("worker {worker} is told to end: {why}"),
+                    "terminating",
+                    details,
+                );
+            }
+            Event::Killing { worker, why } => {
+                let details = json!({ "worker": worker.0, "why": why.to_string() });
+                say(Bad, format!("worker {worker} is killed: {why}"), "killing", details);
+            }
+            Event::Stuck { worker } => {
+                say(
+                    Bad,
+                    format!("worker {worker} does not end"),
+                    "stuck",
+                    json!({ "worker": worker.0 }),
+                );
+            }
+            Event::Stopping => say(Plain, format!("{}: stopping", self.name), "stopping", json!({})),
+            Event::Failed { reason } => {
+                let lines = last.map(|worker| service.last_lines(worker)).unwrap_or_default();
+                let details = json!({ "reason": reason.to_string(), "last_lines": lines });
+                say(
+                    Bad,
+                    format!("{} has failed: {reason}{}", self.name, quote(&lines)),
+                    "failed",
+                    details,
+                );
+            }
+            _ => {}
+        }
+    }
+
+    /// Prints what waits, and the end.
+    pub(crate) fn finish(self, code: u8) {
+        self.say(Tone::Plain, String::new(), "exit", json!({ "code": code }));
+        drop(self.items);
+        // A reader that does not read must not keep a stopped service from ending.
+        let end = std::time::Instant::now() + PATIENCE;
+        while !self.thread.is_finished() && std::time::Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// A worker's last lines below a message.
+fn quote(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n    {line}")).collect()
+}
+
+fn place(address: &thead::cluster::ListenAddress) -> String {
+    match (&address.address, address.port) {
+        (Some(path), Some(-1)) => path.to_string(),
+        (Some(ip), Some(port)) if ip.contains(':') => format!("[{ip}]:{port}"),
+        (Some(ip), Some(port)) => format!("{ip}:{port}"),
+        (None, Some(port)) => format!("port {port}"),
+        _ => format!("descriptor {}", address.fd.unwrap_or(-1)),
+    }
+}
+
+/// What can be done about a failed `listen()`.
+fn mend(errno: i32) -> &'static str {
+    match thead::sys::errno::name(-errno) {
+        "EADDRINUSE" => ", another process has it; end that one (`ss -ltnp` names it) or choose another port",
+        "EACCES" => ", this user may not; choose a port from 1024 up, or give the right (CAP_NET_BIND_SERVICE)",
+        "EADDRNOTAVAIL" => ", this machine has no such address",
+        _ => "",
+    }
+}
+
+struct Printer {
+    style: Style,
+    name: String,
+    slots: HashMap<WorkerId, Slot>,
+}
+
+impl Printer {
+    async fn print(mut self, mut items: mpsc::Receiver<Item>, mut lines: mpsc::Receiver<Line>) {
+        let (mut items_open, mut lines_open) = (true, true);
+        while items_open || lines_open {
+            // A reader that went away (`thead run … | head`) is no reason to stop serving.
+            let _ = tokio::select! {
+                biased;
+                item = items.recv(), if items_open => match item {
+                    Some(Item::Slot(worker, slot)) => { self.slots.insert(worker, slot); Ok(()) }
+                    Some(Item::Event { tone, text, json }) => self.event(tone, &text, &json),
+                    None => { items_open = false; Ok(()) }
+                },
+                line = lines.recv(), if lines_open => match line {
+                    Some(line) => self.line(&line),
+                    None => { lines_open = false; Ok(()) }
+                },
+            };
+        }
+    }
+
+    fn event(&self, tone: Tone, text: &str, json: &Value) -> io::Result<()> {
+        match self.style {
+            Style::Json => writeln!(io::stdout().lock(), "{json}"),
+            Style::Human { .. } if text.is_empty() => Ok(()),
+            Style::Human { err, .. } => {
+                let (on, off) = match (err, tone) {
+                    (false, _) | (_, Tone::Plain) => ("", ""),
+                    (true, Tone::Good) => ("\x1b[32m", "\x1b[0m"),
+                    (true, Tone::Bad) => ("\x1b[31m", "\x1b[0m"),
+                };
+                let text = text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}");
+                writeln!(io::stderr().lock(), "{on}thead: {text}{off}")
+            }
+        }
+    }
+
+    fn line(&self, line: &Line) -> io::Result<()> {
+        let slot = self.slots.get(&line.worker);
+        let (out, err) = match self.style {
+            Style::Json => {
+                let text = String::from_utf8_lossy(&line.text);
+                let json = json!({ "event": "line", "service": self.name, "worker": line.worker.0,
+                    "slot": slot.map(|slot| slot.0), "stream": line.stream.as_str(), "text": text, "cut": line.cut });
+                return writeln!(io::stdout().lock(), "{json}");
+            }
+            Style::Human { out, err } => (out, err),
+        };
+        let slot = slot.map_or_else(|| format!("worker {}", line.worker), |slot| slot.to_string());
+        let (mark, terminal) = match line.stream {
+            Stream::Stdout => ("out", out),
+            Stream::Stderr => ("err", err),
+        };
+        let mut bytes = if terminal {
+            format!("\x1b[2m{}/{slot} {mark}|\x1b[0m ", self.name).into_bytes()
+        } else {
+            format!("{}/{slot} {mark}| ", self.name).into_bytes()
+        };
+        if terminal {
+            bytes.extend_from_slice(harmless(&line.text).as_bytes());
+        } else {
+            bytes.extend_from_slice(&line.text);
+        }
+        bytes.extend_from_slice(if line.cut { "…\n" } else { "\n" }.as_bytes());
+        // One call a line, so that lines of several processes on one terminal are not torn.
+        match line.stream {
+            Stream::Stdout => io::stdout()
+                .lock()
+                .write_all(&bytes)
+                .and_then(|()| io::stdout().lock().flush()),
+            Stream::Stderr => io::stderr().lock().write_all(&bytes),
+        }
+    }
+}
+
+/// Text that cannot steer a terminal: control characters are spelled out, colours are kept.
+fn harmless(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let mut out = String::with_capacity(text.len());
+    let mut rest = &*text;
+    while let Some(at) = rest.find(|c: char| c.is_control() && c != '\t') {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        let colour = from.strip_prefix("\x1b[").and_then(|code| {
+            let end = code.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+            code[end..].starts_with('m').then_some(2 + end + 1)
+        });
+        let length = colour.unwrap_or_else(|| from.chars().next().map_or(1, char::len_utf8));
+        match colour {
+            Some(_) => out.push_str(&from[..length]),
+            None => out.extend(from[..length].escape_default()),
+        }
+        rest = &from[length..];
+    }
+    out.push_str(rest);
+    if out.contains('\x1b') {
+        out.push_str("\x1b[0m");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_worker_prints_cannot_steer_the_terminal() {
+        assert_eq!(harmless(b"plain\ttext"), "plain\ttext");
+        assert_eq!(harmless(b"\x1b[31mred\x1b[0m"), "\x1b[31mred\x1b[0m\x1b[0m");
+        assert_eq!(harmless(b"a\x1b[2Jb\x07\r"), "a\\u{1b}[2Jb\\u{7}\\r");
+        assert_eq!(harmless(b"\xff\x1b"), "\u{fffd}\\u{1b}");
+        assert_eq!(harmless("\u{9b}2J".as_bytes()), "\\u{9b}2J");
+    }
+}

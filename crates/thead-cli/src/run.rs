@@ -1,0 +1,519 @@
+//! `thead run`: one service, in the foreground.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use thead::cluster::Scheduling;
+use thead::core::id::WorkerId;
+use thead::core::service::{Event, Outcome};
+use thead::core::worker::Exit;
+use thead::service::{Backoff, Drain, Intensity, Life, Options, Policy, Ready, Service, ServiceEvent};
+use thead::{Command, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::orphans;
+use crate::program::{Place, Program};
+use crate::report::{Reporter, Style};
+
+/// Exit codes of `thead run`, besides those of [`crate::program::ProgramError::exit_code`].
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+
+#[derive(Args, Debug)]
+#[command(after_help = HELP)]
+pub(crate) struct RunArgs {
+    /// How many workers: a number, or "max" for every core that the machine or its cgroup grants.
+    /// Default: max for Node, Bun and Deno; 1 for other programs.
+    #[arg(short, long, value_name = "N|max", value_parser = instances)]
+    instances: Option<usize>,
+
+    /// What the service is called. Default: the script's or program's name.
+    #[arg(long)]
+    name: Option<String>,
+
+    /// Who accepts connections: the primary, which offers them in turn, or the workers.
+    /// Default: NODE_CLUSTER_SCHED_POLICY, or round-robin.
+    #[arg(long, value_enum)]
+    schedule: Option<Schedule>,
+
+    /// When a worker is ready: auto (listening, if it is a server), listening, message (it sends "ready"), or a time.
+    #[arg(long, default_value = "auto", value_parser = ready)]
+    ready: Ready,
+
+    /// How long a worker may take to be ready.
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = time)]
+    ready_timeout: Duration,
+
+    /// How long a leaving worker may take to finish what it has.
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = time)]
+    drain: Duration,
+
+    /// At the end: how long workers serve on with "Connection: close" before the port is closed.
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = time)]
+    lame_duck: Duration,
+
+    /// From SIGTERM to SIGKILL, for a worker that does not leave.
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = time)]
+    stop_timeout: Duration,
+
+    /// At a reload: how many more workers than instances may run at once.
+    #[arg(long, default_value_t = 1)]
+    surge: usize,
+
+    /// At a reload: how long the first new worker must live before it replaces an old one.
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = time)]
+    soak: Duration,
+
+    /// Which deaths are followed by a restart.
+    #[arg(long, value_enum, default_value_t = Restart::Always)]
+    restart: Restart,
+
+    /// How long to wait before a restart: the first time, and at most; it doubles in between.
+    #[arg(long, default_value = "100ms..5s", value_name = "FIRST..MAX", value_parser = backoff)]
+    restart_backoff: (Duration, Duration),
+
+    /// How many restarts in how long, until the service has failed.
+    #[arg(long, default_value = "10/60s", value_name = "N/TIME", value_parser = intensity)]
+    restart_limit: Intensity,
+
+    /// Set a variable for the workers; repeat for more.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    env: Vec<(String, String)>,
+
+    /// The workers' directory.
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<PathBuf>,
+
+    /// The node, bun or deno to use, in place of the one in PATH.
+    #[arg(long, value_name = "PATH")]
+    runtime: Option<OsString>,
+
+    /// Load nothing into the workers. A reload then closes idle connections, and clients may see that.
+    #[arg(long)]
+    no_preload: bool,
+
+    /// Report everything on standard output, one JSON object a line.
+    #[arg(long)]
+    json: bool,
+
+    /// A script (by extension or first line), a package script (npm start), or any program; then its arguments.
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "PROGRAM"
+    )]
+    words: Vec<OsString>,
+}
+
+const HELP: &str = "\
+Signals:
+  HUP        reload: new workers first, then the old ones drain
+  TERM, INT  drain and stop; a second one stops at once
+  TTIN, TTOU one worker more, one less
+  USR1, USR2 are passed on to the workers
+
+Exit codes:
+  0    stopped as asked, or every worker ended with 0
+  1    the service failed: its restarts are spent, or it never became ready
+  2    the command line is wrong
+  126  the program may not be executed
+  127  the program does not exist
+  N    with --restart never or on-failure: how the last failing worker ended (128 + signal if by a signal)
+  130, 143  stopped at once by a second INT or TERM";
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Schedule {
+    RoundRobin,
+    Shared,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Restart {
+    Always,
+    OnFailure,
+    Never,
+}
+
+fn instances(text: &str) -> Result<usize, String> {
+    if text == "max" {
+        return Ok(thead::sys::limit::cores());
+    }
+    match text.parse() {
+        Ok(n @ 1..=1024) => Ok(n),
+        _ => Err("a number from 1 to 1024, or max".into()),
+    }
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write a number with a unit, such as 500ms or 10s"))
+}
+
+fn ready(text: &str) -> Result<Ready, String> {
+    Ok(match text {
+        "auto" => Ready::Auto,
+        "listening" => Ready::Listening,
+        "message" => Ready::Message,
+        _ => Ready::After(time(text).map_err(|_| "auto, listening, message, or a time such as 2s")?),
+    })
+}
+
+fn backoff(text: &str) -> Result<(Duration, Duration), String> {
+    let (first, max) = text.split_once("..").ok_or("two times, such as 100ms..5s")?;
+    Ok((time(first)?, time(max)?))
+}
+
+fn intensity(text: &str) -> Result<Intensity, String> {
+    let (restarts, period) = text.split_once('/').ok_or("a number and a time, such as 10/60s")?;
+    let restarts = restarts.parse().map_err(|_| format!("{restarts:?} is no number"))?;
+    Ok(Intensity {
+        restarts,
+        period: time(period)?,
+    })
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err("NAME=VALUE".into()),
+    }
+}
+
+/// Runs until the service is over.
+pub(crate) fn run(args: RunArgs) -> ExitCode {
+    let style = if args.json { Style::Json } else { Style::human() };
+    let (program, options, name) = match prepare(&args) {
+        Ok(prepared) => prepared,
+        Err((message, code)) => {
+            style.complain(&message);
+            return ExitCode::from(code);
+        }
+    };
+    if let Err(error) = thead::sys::limit::raise_open_files() {
+        style.complain(&format!("the limit of open files stays as it is: {error}"));
+    }
+    thead::sys::spawn::reserve(SPAWN_SLOTS);
+    orphans::adopt();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let code = match runtime {
+        Ok(runtime) => runtime.block_on(serve(program, options, name, style)),
+        Err(error) => Err(error),
+    };
+    match code {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            style.complain(&format!("failed to start: {error}"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Low descriptors kept free for what a worker inherits: its streams and its channel.
+const SPAWN_SLOTS: usize = 8;
+
+type Prepared = (Program, Options, String);
+
+/// Understands the command line, before anything is started.
+fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
+    let cwd = match &args.cwd {
+        Some(cwd) if cwd.is_dir() => cwd.clone(),
+        Some(cwd) => return Err((format!("--cwd {}: no such directory", cwd.display()), USAGE)),
+        None => std::env::current_dir().map_err(|error| (format!("the current directory is gone: {error}"), USAGE))?,
+    };
+    let path = args
+        .env
+        .iter()
+        .rev()
+        .find(|(name, _)| name == "PATH")
+        .map(|(_, path)| OsString::from(path));
+    let path = path.or_else(|| std::env::var_os("PATH"));
+    let place = Place {
+        cwd: &cwd,
+        path: path.as_deref(),
+        runtime: args.runtime.as_deref(),
+    };
+    let mut program = place
+        .resolve(&args.words)
+        .map_err(|error| (error.to_string(), error.exit_code()))?;
+    let (command, drain) = command_of(args, &mut program);
+
+    let mut options = Options::new(command);
+    let channel = program.script.is_some();
+    options.drain = drain;
+    options.lame_duck = args.lame_duck;
+    options.life = Life {
+        instances: args
+            .instances
+            .unwrap_or_else(|| if channel { thead::sys::limit::cores() } else { 1 }),
+        ready: args.ready,
+        ready_timeout: args.ready_timeout,
+        restart: thead::service::Restart {
+            policy: match args.restart {
+                Restart::Always => Policy::Always,
+                Restart::OnFailure => Policy::OnFailure,
+                Restart::Never => Policy::Never,
+            },
+            backoff: Backoff {
+                first: args.restart_backoff.0,
+                max: args.restart_backoff.1,
+                ..Backoff::default()
+            },
+            intensity: args.restart_limit,
+            ..Default::default()
+        },
+        reload: thead::service::Reload {
+            surge: args.surge,
+            soak: args.soak,
+        },
+        stop: thead::service::Stop {
+            drain: args.drain,
+            timeout: args.stop_timeout,
+        },
+        seed: std::process::id().into(),
+    };
+    options.life.validate().map_err(|error| (error.to_string(), USAGE))?;
+    options.cluster.scheduling = match args.schedule {
+        Some(Schedule::RoundRobin) => Scheduling::RoundRobin,
+        Some(Schedule::Shared) => Scheduling::Shared,
+        None if std::env::var_os("NODE_CLUSTER_SCHED_POLICY").is_some_and(|policy| policy == "none") => {
+            Scheduling::Shared
+        }
+        None => Scheduling::RoundRobin,
+    };
+    let name = args.name.clone().unwrap_or_else(|| name_of(&program));
+    Ok((program, options, name))
+}
+
+fn command_of(args: &RunArgs, program: &mut Program) -> (Command, Drain) {
+    let (mut command, drain) = match &program.script {
+        None => (
+            Command::new(&program.command).death_signal(libc_sigterm()),
+            Drain::Signal,
+        ),
+        Some(script) => {
+            let mut options = script.options.clone();
+            let mut drain = match script.runtime {
+                Runtime::Node | Runtime::Deno => Drain::Disconnect,
+                // Its HTTP workers do not hear `disconnect`.
+                Runtime::Bun => Drain::Signal,
+            };
+            if script.runtime == Runtime::Node && !args.no_preload {
+                match thead::preload::install() {
+                    Ok(path) => {
+                        options.splice(0..0, ["--require".into(), path.into_os_string()]);
+                        drain = Drain::HandBack;
+                    }
+                    Err(error) => program.notes.push(format!("workers run without the preload: {error}")),
+                }
+            }
+            (
+                Command::fork_with(&program.command, script.runtime, &options, &script.path),
+                drain,
+            )
+        }
+    };
+    if let Some(cwd) = &args.cwd {
+        command = command.current_dir(cwd);
+    }
+    for (name, value) in program.env.iter().chain(&args.env) {
+        command = command.env(name, value);
+    }
+    (command.args(&program.args).own_group(), drain)
+}
+
+fn libc_sigterm() -> i32 {
+    SignalKind::terminate().as_raw_value()
+}
+
+fn name_of(program: &Program) -> String {
+    let path = program.script.as_ref().map_or(&program.command, |script| &script.path);
+    let stem = std::path::Path::new(path)
+        .file_stem()
+        .map(|stem| stem.to_string_lossy().into_owned());
+    stem.filter(|stem| !stem.is_empty() && stem != "." && stem != "..")
+        .unwrap_or_else(|| "service".into())
+}
+
+/// Lines of workers that may wait to be printed; when they are full, the workers wait.
+const LINES: usize = 256;
+
+async fn serve(program: Program, mut options: Options, name: String, style: Style) -> io::Result<u8> {
+    let (lines, printed) = mpsc::channel(LINES);
+    options.lines = Some(lines);
+    let reporter = Reporter::start(style, name, printed);
+    reporter.started(&program, &options);
+    let mut signals = Signals::new()?;
+    let mut service = Service::start(options).map_err(io::Error::other)?;
+    let mut watch = Watch::default();
+    let code = loop {
+        tokio::select! {
+            event = service.next() => match event {
+                Some(event) => {
+                    if let Some(code) = watch.hear(&service, &reporter, event) {
+                        break code;
+                    }
+                }
+                None => break FAILED,
+            },
+            signal = signals.next() => watch.obey(signal, &service, &reporter),
+            () = tokio::time::sleep(COME_BACK), if watch.come_back => watch.collect(&service),
+        }
+    };
+    drop(service);
+    for name in orphans::kill_all() {
+        reporter.warning(&format!("killed {name}, which a worker had left behind"));
+    }
+    reporter.finish(code);
+    Ok(code)
+}
+
+/// When a process of ours that has ended may hide an orphan.
+const COME_BACK: Duration = Duration::from_millis(10);
+
+/// What is remembered between events.
+#[derive(Default)]
+struct Watch {
+    pids: HashMap<WorkerId, u32>,
+    /// How the last worker that was not told to leave ended.
+    last: Option<(WorkerId, Exit)>,
+    /// The signal that asked for the end.
+    stopping: Option<Told>,
+    come_back: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Once,
+    Twice(i32),
+}
+
+impl Watch {
+    fn obey(&mut self, signal: Heard, service: &Service, reporter: &Reporter) {
+        let operator = service.operator();
+        match signal {
+            Heard::Reload => operator.reload(),
+            Heard::More => operator.scale_by(1),
+            Heard::Less => operator.scale_by(-1),
+            Heard::Stop(_) if self.stopping.is_none() => {
+                self.stopping = Some(Told::Once);
+                operator.stop();
+            }
+            Heard::Stop(number) => {
+                self.stopping = Some(Told::Twice(number));
+                reporter.warning("told twice: everything is killed now");
+                operator.stop_now();
+            }
+            Heard::PassOn(number) => operator.signal(number),
+            Heard::Child => self.collect(service),
+        }
+    }
+
+    fn collect(&mut self, service: &Service) {
+        self.come_back = !orphans::collect(|pid| service.owns(pid));
+    }
+
+    /// The exit code, once it is over.
+    fn hear(&mut self, service: &Service, reporter: &Reporter, event: ServiceEvent) -> Option<u8> {
+        match &event {
+            ServiceEvent::Life(Event::Spawned { worker, pid, .. }) => {
+                self.pids.insert(*worker, *pid);
+            }
+            ServiceEvent::Life(Event::Exited {
+                worker,
+                status,
+                expected,
+                ..
+            }) => {
+                if let Some(pid) = self.pids.remove(worker) {
+                    orphans::kill_group(pid, |pid| service.owns(pid));
+                }
+                if !expected {
+                    self.last = Some((*worker, *status));
+                }
+            }
+            _ => {}
+        }
+        reporter.event(service, &event, self.last.map(|(worker, _)| worker));
+        let ServiceEvent::Finished(outcome) = event else {
+            return None;
+        };
+        Some(match (outcome, self.stopping, self.last) {
+            (_, Some(Told::Twice(signal)), _) => code_of(Exit::Signal { signal, core: false }),
+            (Outcome::Failed { .. }, ..) => FAILED,
+            (Outcome::Done, _, Some((_, status))) => code_of(status),
+            (Outcome::Done | Outcome::Stopped, ..) => 0,
+        })
+    }
+}
+
+/// As a shell has it.
+fn code_of(status: Exit) -> u8 {
+    match status {
+        Exit::Code(code) => u8::try_from(code & 0xff).unwrap_or(FAILED),
+        Exit::Signal { signal, .. } => u8::try_from(128 + signal).unwrap_or(FAILED),
+    }
+}
+
+/// What a signal to thead means.
+enum Heard {
+    Reload,
+    Stop(i32),
+    More,
+    Less,
+    PassOn(i32),
+    Child,
+}
+
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+    more: Signal,
+    less: Signal,
+    user1: Signal,
+    user2: Signal,
+    child: Signal,
+}
+
+/// SIGTTIN and SIGTTOU, as gunicorn has them.
+const MORE: SignalKind = SignalKind::from_raw(21);
+const LESS: SignalKind = SignalKind::from_raw(22);
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            more: signal(MORE)?,
+            less: signal(LESS)?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+            child: signal(SignalKind::child())?,
+        })
+    }
+
+    async fn next(&mut self) -> Heard {
+        let raw = |kind: SignalKind| kind.as_raw_value();
+        tokio::select! {
+            _ = self.hangup.recv() => Heard::Reload,
+            _ = self.interrupt.recv() => Heard::Stop(raw(SignalKind::interrupt())),
+            _ = self.terminate.recv() => Heard::Stop(raw(SignalKind::terminate())),
+            _ = self.more.recv() => Heard::More,
+            _ = self.less.recv() => Heard::Less,
+            _ = self.user1.recv() => Heard::PassOn(raw(SignalKind::user_defined1())),
+            _ = self.user2.recv() => Heard::PassOn(raw(SignalKind::user_defined2())),
+            _ = self.child.recv() => Heard::Child,
+        }
+    }
+}

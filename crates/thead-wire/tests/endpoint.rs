@@ -1,0 +1,367 @@
+//! An endpoint against scripted peers: order, handles, acknowledgements, the end.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use bytes::Bytes;
+use thead_wire::endpoint::{Config, ProtocolError, ReceivedHandle, SendError};
+use thead_wire::{Dialect, Endpoint, Event, HandleKind};
+
+type End = Endpoint<u32>;
+
+fn end(dialect: Dialect) -> End {
+    Endpoint::new(Config {
+        dialect,
+        ..Config::default()
+    })
+}
+
+fn events(end: &mut End) -> Vec<Event<u32>> {
+    std::iter::from_fn(|| end.poll_event()).collect()
+}
+
+/// Writes all that waits, one call per chunk: the bytes and the handle of each.
+fn written(end: &mut End) -> Vec<(String, Option<u32>)> {
+    std::iter::from_fn(|| {
+        let transmit = end.poll_transmit()?;
+        let got = (
+            String::from_utf8(transmit.bytes.to_vec()).unwrap(),
+            transmit.handle.copied(),
+        );
+        let n = transmit.bytes.len();
+        end.transmitted(n);
+        Some(got)
+    })
+    .collect()
+}
+
+fn message(text: &'static str) -> Event<u32> {
+    Event::Message(Bytes::from_static(text.as_bytes()), None)
+}
+
+fn with_handle(text: &'static str, handle: u32) -> Event<u32> {
+    let received = ReceivedHandle {
+        kind: Ok(HandleKind::Native),
+        handle,
+        key: None,
+    };
+    Event::Message(Bytes::from_static(text.as_bytes()), Some(received))
+}
+
+const ACK: &[u8] = b"{\"cmd\":\"NODE_HANDLE_ACK\"}\n";
+const NACK: &[u8] = b"{\"cmd\":\"NODE_HANDLE_NACK\"}\n";
+const NATIVE: &str = "{\"cmd\":\"NODE_HANDLE\",\"type\":\"net.Native\",\"msg\":1}\n";
+
+#[test]
+fn plain_handle_plain_in_one_read_gives_the_handle_to_its_message() {
+    let mut end = end(Dialect::Careful);
+    let stream = format!("0\n{NATIVE}2\n");
+    end.receive(stream.as_bytes(), [7]).unwrap();
+    assert_eq!(events(&mut end), [message("0"), with_handle("1", 7), message("2")]);
+    assert_eq!(
+        written(&mut end),
+        [(String::from_utf8_lossy(ACK).into_owned(), None)],
+        "exactly one answer"
+    );
+}
+
+#[test]
+fn every_split_of_a_handle_message_gives_the_same_events() {
+    let stream = format!("0\n{NATIVE}2\n");
+    for split in 0..=stream.len() {
+        // The kernel delivers the descriptor with the first byte of its frame, or with what came before it.
+        for fd_with_first in [true, false] {
+            let mut end = end(Dialect::Careful);
+            let (first, second) = stream.as_bytes().split_at(split);
+            if !fd_with_first && split > NATIVE.len() + 1 {
+                continue;
+            }
+            end.receive(first, fd_with_first.then_some(7)).unwrap();
+            end.receive(second, (!fd_with_first).then_some(7)).unwrap();
+            assert_eq!(
+                events(&mut end),
+                [message("0"), with_handle("1", 7), message("2")],
+                "split at {split}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_handle_message_without_descriptor_is_refused_and_nothing_else_happens() {
+    let mut end = end(Dialect::Careful);
+    end.receive(NATIVE.as_bytes(), []).unwrap();
+    assert_eq!(events(&mut end), []);
+    assert_eq!(written(&mut end), [(String::from_utf8_lossy(NACK).into_owned(), None)]);
+}
+
+#[test]
+fn a_message_that_node_repeats_after_a_nack_is_unwrapped_and_acknowledged_once() {
+    let mut end = end(Dialect::Careful);
+    let repeated = br#"{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_HANDLE","type":"net.Socket","msg":{"k":1},"key":"4:127.0.0.1:1"}}"#;
+    end.receive(repeated, [7]).unwrap();
+    end.receive(b"\n", []).unwrap();
+    let handle = ReceivedHandle {
+        kind: Ok(HandleKind::Socket),
+        handle: 7,
+        key: Some("4:127.0.0.1:1".into()),
+    };
+    assert_eq!(
+        events(&mut end),
+        [Event::Message(Bytes::from_static(b"{\"k\":1}"), Some(handle))]
+    );
+    assert_eq!(written(&mut end).len(), 1);
+}
+
+#[test]
+fn a_handle_of_unknown_kind_is_acknowledged_and_given_with_its_name() {
+    let mut end = end(Dialect::Careful);
+    end.receive(b"{\"cmd\":\"NODE_HANDLE\",\"type\":\"net.Odd\",\"msg\":1}\n", [7])
+        .unwrap();
+    assert!(matches!(&events(&mut end)[..],
+        [Event::Message(_, Some(ReceivedHandle { kind: Err(name), handle: 7, .. }))] if name == "net.Odd"));
+}
+
+#[test]
+fn towards_an_unknown_peer_nothing_follows_a_handle_before_its_ack() {
+    let mut end = end(Dialect::Careful);
+    end.send(b"0").unwrap();
+    let first = end.send_handle(b"1", HandleKind::Native, None, 7).unwrap();
+    end.send(b"2").unwrap();
+    let second = end.send_handle(b"3", HandleKind::Native, None, 8).unwrap();
+    end.send(b"4").unwrap();
+    let got = written(&mut end);
+    assert_eq!(got, [("0\n".into(), None), (NATIVE.into(), Some(7))]);
+    end.receive(ACK, []).unwrap();
+    assert_eq!(events(&mut end), [Event::Acked(first, 7)]);
+    let got = written(&mut end);
+    assert_eq!(got, [("2\n".into(), None), (NATIVE.replace('1', "3"), Some(8))]);
+    end.receive(ACK, []).unwrap();
+    assert_eq!(events(&mut end), [Event::Acked(second, 8)]);
+    assert_eq!(written(&mut end), [("4\n".into(), None)]);
+    assert_eq!(end.queued(), 0);
+}
+
+#[test]
+fn acknowledgements_of_our_own_pass_by_what_waits() {
+    let mut end = end(Dialect::Careful);
+    end.send_handle(b"1", HandleKind::Native, None, 7).unwrap();
+    end.send(b"2").unwrap();
+    written(&mut end);
+    end.receive(NATIVE.as_bytes(), [9]).unwrap();
+    assert_eq!(written(&mut end), [(String::from_utf8_lossy(ACK).into_owned(), None)]);
+}
+
+#[test]
+fn towards_node_sixty_four_handles_and_all_messages_go_without_waiting() {
+    let mut end = end(Dialect::Pipelined);
+    for n in 0..70 {
+        end.send_handle(b"1", HandleKind::Native, None, n).unwrap();
+    }
+    end.send(b"last").unwrap();
+    let got = written(&mut end);
+    assert_eq!(
+        got.iter().filter_map(|(_, handle)| *handle).collect::<Vec<_>>(),
+        (0..64).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        got.len(),
+        64,
+        "order is kept: the message waits behind the handles that wait"
+    );
+    for _ in 0..6 {
+        end.receive(ACK, []).unwrap();
+    }
+    let got = written(&mut end);
+    assert_eq!(got.len(), 7);
+    assert_eq!(got.last().unwrap().0, "last\n");
+}
+
+#[test]
+fn a_descriptor_goes_with_the_first_byte_of_its_frame_and_never_twice() {
+    let mut end = end(Dialect::Pipelined);
+    end.send_handle(b"1", HandleKind::Native, None, 7).unwrap();
+    for n in 0..NATIVE.len() {
+        let transmit = end.poll_transmit().unwrap();
+        assert_eq!(transmit.handle.copied(), (n == 0).then_some(7));
+        assert_eq!(transmit.bytes, &NATIVE.as_bytes()[n..]);
+        end.transmitted(1);
+    }
+    assert!(end.poll_transmit().is_none());
+}
+
+#[test]
+fn after_a_nack_the_identical_bytes_go_again_and_after_the_fourth_the_handle_comes_back() {
+    let mut end = end(Dialect::Careful);
+    let id = end.send_handle(b"1", HandleKind::Native, None, 7).unwrap();
+    for _ in 0..4 {
+        assert_eq!(written(&mut end), [(NATIVE.into(), Some(7))]);
+        assert_eq!(events(&mut end), []);
+        end.receive(NACK, []).unwrap();
+    }
+    assert_eq!(events(&mut end), [Event::Lost(id, 7)]);
+    assert_eq!(written(&mut end), []);
+}
+
+#[test]
+fn an_acknowledgement_too_many_is_ignored_even_when_a_handle_is_about_to_go() {
+    let mut end = end(Dialect::Careful);
+    end.receive(ACK, []).unwrap();
+    end.receive(NACK, []).unwrap();
+    let id = end.send_handle(b"1", HandleKind::Native, None, 7).unwrap();
+    end.receive(ACK, []).unwrap();
+    assert_eq!(events(&mut end), [], "what was not written cannot have arrived");
+    assert_eq!(written(&mut end), [(NATIVE.into(), Some(7))]);
+    end.receive(ACK, []).unwrap();
+    assert_eq!(events(&mut end), [Event::Acked(id, 7)]);
+}
+
+#[test]
+fn when_the_peer_dies_every_handle_comes_back_and_the_end_is_told_once() {
+    let mut end = end(Dialect::Careful);
+    let first = end.send_handle(b"1", HandleKind::Native, None, 7).unwrap();
+    written(&mut end);
+    end.send(b"22").unwrap();
+    let second = end.send_handle(b"1", HandleKind::Native, None, 8).unwrap();
+    end.end();
+    end.end();
+    let unsent = 3 + NATIVE.len();
+    assert_eq!(
+        events(&mut end),
+        [Event::Lost(first, 7), Event::Lost(second, 8), Event::Closed { unsent }]
+    );
+    assert_eq!(end.send(b"1"), Err(SendError::Closed));
+    assert!(matches!(
+        end.send_handle(b"1", HandleKind::Native, None, 9),
+        Err((SendError::Closed, 9))
+    ));
+}
+
+#[test]
+fn disconnect_waits_for_what_is_unwritten_and_unacknowledged() {
+    let mut end = end(Dialect::Careful);
+    let id = end.send_handle(b"1", HandleKind::Native, None, 7).unwrap();
+    end.send(b"2").unwrap();
+    end.disconnect();
+    assert_eq!(end.send(b"3"), Err(SendError::Closed));
+    written(&mut end);
+    end.receive(b"\"still heard\"\n", []).unwrap();
+    assert_eq!(events(&mut end), [message("\"still heard\"")]);
+    end.receive(ACK, []).unwrap();
+    assert_eq!(events(&mut end), [Event::Acked(id, 7)]);
+    written(&mut end);
+    assert_eq!(events(&mut end), [Event::Closed { unsent: 0 }]);
+}
+
+#[test]
+fn small_messages_are_joined_into_one_write() {
+    let mut end = end(Dialect::Careful);
+    for _ in 0..1_000 {
+        end.send(b"{\"n\":1}").unwrap();
+    }
+    assert_eq!(written(&mut end).len(), 1);
+}
+
+#[test]
+fn a_peer_that_does_not_read_fills_its_queue_and_no_more() {
+    let mut end = Endpoint::<u32>::new(Config {
+        queue_limit: 100,
+        ..Config::default()
+    });
+    end.send(&[b'1'; 300]).unwrap();
+    assert_eq!(
+        end.send(b"1"),
+        Err(SendError::Full {
+            queued: 301,
+            limit: 100
+        })
+    );
+    written(&mut end);
+    end.send(b"1").unwrap();
+}
+
+#[test]
+fn a_line_that_means_nothing_is_told_and_the_next_is_read() {
+    let mut end = end(Dialect::Careful);
+    end.receive(b"\n{\"cmd\":\"NODE_HANDLE\",\n1\n", []).unwrap();
+    assert!(matches!(
+        &events(&mut end)[..],
+        [Event::Bad(_), Event::Bad(_), Event::Message(..)]
+    ));
+}
+
+#[test]
+fn handle_messages_nested_without_end_are_refused() {
+    let mut end = end(Dialect::Careful);
+    let line = "{\"cmd\":\"NODE_HANDLE\",\"msg\":".repeat(100_000) + "1" + &"}".repeat(100_000) + "\n";
+    end.receive(line.as_bytes(), [7]).unwrap();
+    assert!(matches!(&events(&mut end)[..], [Event::Bad(_)]));
+}
+
+#[test]
+fn only_a_cmd_of_the_message_itself_makes_it_internal() {
+    let mut end = end(Dialect::Careful);
+    let users: [&[u8]; 7] = [
+        b"{\"cmd\":\"NODE_\"}",
+        b"{\"a\":{\"cmd\":\"NODE_FOO\"}}",
+        b"\"NODE_FOO\"",
+        b"[\"NODE_FOO\"]",
+        b"{\"cmd\":{\"NODE_\":1}}",
+        b"{\"cmd\":\"NODE_FOO\",\"cmd\":1}",
+        b"{\"x\":\"NODE_FOO \\ud800\"}",
+    ];
+    let internals: [&[u8]; 3] = [
+        b"{\"cmd\":\"NODE_FOO\"}",
+        b"{\"x\":1,\"c\\u006dd\":\"\\u004eODE_X\"}",
+        b" {\"cmd\":1,\"cmd\":\"NODE_F\"}",
+    ];
+    for body in users.iter().chain(&internals) {
+        end.receive(body, []).unwrap();
+        end.receive(b"\n", []).unwrap();
+    }
+    let got = events(&mut end);
+    for (n, event) in got.iter().enumerate() {
+        let expected = if n < users.len() { "Message" } else { "Internal" };
+        assert!(format!("{event:?}").starts_with(expected), "{event:?}");
+    }
+    assert_eq!(got.len(), users.len() + internals.len());
+}
+
+#[test]
+fn buns_mark_is_understood_and_returned() {
+    let mut end = end(Dialect::Careful);
+    end.receive(b"\x02{\"cmd\":\"NODE_CLUSTER\",\"act\":\"online\",\"seq\":0}\n", [])
+        .unwrap();
+    assert!(matches!(&events(&mut end)[..], [Event::Internal(..)]));
+    end.send_internal(b"{\"cmd\":\"NODE_CLUSTER\"}").unwrap();
+    end.send(b"1").unwrap();
+    assert_eq!(
+        written(&mut end),
+        [("\x02{\"cmd\":\"NODE_CLUSTER\"}\n1\n".into(), None)]
+    );
+}
+
+#[test]
+fn a_flood_of_descriptors_ends_the_channel() {
+    let mut end = end(Dialect::Careful);
+    end.receive(b"1\n", 0..64).unwrap();
+    assert_eq!(end.receive(b"1\n", [64]), Err(ProtocolError::Unclaimed(65)));
+    assert!(end.is_closed());
+}
+
+#[test]
+fn what_the_peer_has_not_read_can_be_taken_back_and_messages_between_go_again() {
+    let mut end = end(Dialect::Pipelined);
+    let read = end.send_handle(b"1", HandleKind::Native, None, 1).unwrap();
+    let second = end.send_handle(b"2", HandleKind::Native, None, 2).unwrap();
+    end.send(b"\"plain\"").unwrap();
+    let third = end.send_handle(b"3", HandleKind::Native, None, 3).unwrap();
+    let unread: String = written(&mut end).into_iter().skip(1).map(|(frame, _)| frame).collect();
+    assert_eq!(end.take_back(unread.as_bytes()).unwrap(), [(second, 2), (third, 3)]);
+    assert_eq!(written(&mut end), [("\"plain\"\n".into(), None)]);
+    end.receive(ACK, []).unwrap();
+    assert_eq!(
+        events(&mut end),
+        [Event::Acked(read, 1)],
+        "the one that was read is still the peer's"
+    );
+    assert!(end.take_back(b"{\"cut").is_err());
+}

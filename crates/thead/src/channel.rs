@@ -1,0 +1,527 @@
+//! The channel between a parent and a child: messages and handles, both ways.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thead_wire::endpoint::{Config, Endpoint, Event, HandleId, ProtocolError};
+use thead_wire::message::BadMessage;
+use thead_wire::{HandleKind, Serialization, json, v8};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::sys;
+
+pub use thead_wire::endpoint::{ReceivedHandle, SendError};
+
+/// A descriptor on its way between processes. Clones are the same descriptor; it closes with the last of them.
+#[derive(Clone, Debug)]
+pub struct Handle(pub(crate) Arc<OwnedFd>);
+
+impl Handle {
+    /// The descriptor itself, duplicated only if somebody else still holds it (it may be in flight).
+    ///
+    /// # Errors
+    /// No descriptor is left in this process.
+    pub fn into_owned(self) -> io::Result<OwnedFd> {
+        Arc::try_unwrap(self.0).or_else(|shared| shared.try_clone())
+    }
+
+    /// Whether it is a clone of the other.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<T: Into<OwnedFd>> From<T> for Handle {
+    fn from(fd: T) -> Self {
+        Self(Arc::new(fd.into()))
+    }
+}
+
+/// What Node has to be told to build a `dgram.Socket`.
+fn dgram_type(socket: &Handle) -> &'static str {
+    let name = rustix::net::getsockname(socket);
+    if name.is_ok_and(|name| name.address_family() == rustix::net::AddressFamily::INET6) {
+        "udp6"
+    } else {
+        "udp4"
+    }
+}
+
+impl AsFd for Handle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A message of the peer's, as it came. Nothing is parsed before it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    body: Bytes,
+    serialization: Serialization,
+}
+
+impl Message {
+    pub(crate) fn new(body: Bytes, serialization: Serialization) -> Self {
+        Self { body, serialization }
+    }
+
+    /// The bytes: JSON text, or a V8 value (without its length).
+    pub fn raw(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// How [`raw`](Self::raw) is written.
+    pub fn serialization(&self) -> Serialization {
+        self.serialization
+    }
+
+    /// Reads it into a type.
+    ///
+    /// In `advanced` the value is first made JSON, as `JSON.stringify` would; use [`value`](Self::value) for what JSON
+    /// cannot say.
+    ///
+    /// # Errors
+    /// The text is not JSON, or not of this shape. The channel is as before.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, BadMessage> {
+        match self.serialization {
+            Serialization::Json => json::parse(&self.body),
+            Serialization::Advanced => {
+                let json = self
+                    .value()?
+                    .to_json()
+                    .map_err(|error| BadMessage::new(error, &self.body))?;
+                json::parse(json.to_string().as_bytes())
+            }
+        }
+    }
+
+    /// As [`parse`](Self::parse), but what no Rust string can hold (lone surrogates, bytes that are not UTF-8) becomes
+    /// U+FFFD.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn lossy<T: DeserializeOwned>(&self) -> Result<T, BadMessage> {
+        match self.serialization {
+            Serialization::Json => json::parse_lossy(&self.body),
+            Serialization::Advanced => self.parse(),
+        }
+    }
+
+    /// The value with all its JavaScript types.
+    ///
+    /// # Errors
+    /// The bytes are no value.
+    pub fn value(&self) -> Result<v8::Document, BadMessage> {
+        match self.serialization {
+            Serialization::Json => self.lossy().map(|value| v8::Document::from_json(&value)),
+            Serialization::Advanced => {
+                v8::read(&self.body, &v8::Limits::default()).map_err(|error| BadMessage::new(error, &self.body))
+            }
+        }
+    }
+}
+
+/// A message as its bytes.
+fn encode<T: Serialize + ?Sized>(serialization: Serialization, message: &T) -> Result<Bytes, BadMessage> {
+    match serialization {
+        Serialization::Json => serde_json::to_vec(message)
+            .map(Bytes::from)
+            .map_err(|error| BadMessage::new(error, b"")),
+        Serialization::Advanced => {
+            let value = serde_json::to_value(message).map_err(|error| BadMessage::new(error, b""))?;
+            v8::write(&v8::Document::from_json(&value)).map_err(|error| BadMessage::new(error, b""))
+        }
+    }
+}
+
+/// The sending half of a channel. Cheap to clone; every clone sends on the same channel, in the order of the calls.
+///
+/// Dropping it does nothing: the channel ends by [`disconnect`](Self::disconnect) or with the peer.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    endpoint: Mutex<Endpoint<Handle>>,
+    /// Something waits to be written, or the channel is to be closed.
+    wake: Notify,
+    /// Something was written.
+    room: Notify,
+}
+
+impl Shared {
+    fn endpoint(&self) -> MutexGuard<'_, Endpoint<Handle>> {
+        // An endpoint is whole between any two of its calls, so a panic elsewhere has not harmed it.
+        self.endpoint.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// From this many waiting bytes on, [`Channel::post_message`] waits; as in Node, whose `send()` then returns false.
+pub const HIGH_WATER: usize = 128 << 10;
+
+impl Channel {
+    /// Sends a message. Waits while more than [`HIGH_WATER`] bytes wait before it.
+    ///
+    /// Done means handed over to the kernel's care or queued for it, not received.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] if the channel has ended or ends while this waits; [`SendError::Bad`] if the message
+    /// cannot be written.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, it has sent nothing.
+    pub async fn post_message<T: Serialize + ?Sized>(&self, message: &T) -> Result<(), SendError> {
+        let body = encode(self.serialization(), message)?;
+        self.room().await;
+        self.send_raw(&body)
+    }
+
+    /// Sends a message now, or not at all.
+    ///
+    /// # Errors
+    /// As [`post_message`](Self::post_message), and [`SendError::Full`] if the queue limit is reached.
+    pub fn send<T: Serialize + ?Sized>(&self, message: &T) -> Result<(), SendError> {
+        let body = encode(self.serialization(), message)?;
+        self.send_raw(&body)
+    }
+
+    /// Sends a message that is already in the channel's serialization, without its frame.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_raw(&self, body: &[u8]) -> Result<(), SendError> {
+        self.woken(|endpoint| endpoint.send(body))
+    }
+
+    /// Sends a message with a handle. The socket should be non-blocking: Node takes it for granted.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), with the handle back.
+    pub fn send_handle<T: Serialize + ?Sized>(
+        &self,
+        message: &T,
+        kind: HandleKind,
+        handle: Handle,
+    ) -> Result<HandleId, (SendError, Handle)> {
+        let body = match encode(self.serialization(), message) {
+            Ok(body) => body,
+            Err(bad) => return Err((bad.into(), handle)),
+        };
+        let dgram_type = (kind == HandleKind::DgramSocket).then(|| dgram_type(&handle));
+        self.woken(|endpoint| endpoint.send_handle(&body, kind, dgram_type, handle))
+    }
+
+    /// Sends a message of the runtime's own, given as JSON text whose `cmd` begins with `NODE_`.
+    pub(crate) fn send_internal(&self, json: &[u8]) -> Result<(), SendError> {
+        self.woken(|endpoint| endpoint.send_internal(json))
+    }
+
+    /// As [`send_internal`](Self::send_internal), with a handle.
+    pub(crate) fn send_internal_handle(
+        &self,
+        json: &[u8],
+        kind: HandleKind,
+        handle: Handle,
+    ) -> Result<HandleId, (SendError, Handle)> {
+        self.woken(|endpoint| endpoint.send_internal_handle(json, kind, handle))
+    }
+
+    /// Ends the channel, after all that was sent has been written and every handle is acknowledged. The peer sees the
+    /// end of the file; a Node child gets `'disconnect'`.
+    pub fn disconnect(&self) {
+        self.woken(Endpoint::disconnect);
+    }
+
+    /// Ends the channel now; what waits is lost.
+    pub(crate) fn abort(&self) {
+        self.woken(Endpoint::end);
+    }
+
+    /// Takes back handles that the peer has not read, given the bytes that were taken out of its socket; `None` if the
+    /// bytes are not whole frames.
+    pub(crate) fn take_back(&self, bytes: &[u8]) -> Option<Vec<Handle>> {
+        let taken = self.woken(|endpoint| endpoint.take_back(bytes)).ok()?;
+        Some(taken.into_iter().map(|(_, handle)| handle).collect())
+    }
+
+    /// Whether messages can be sent. Node: `connected`.
+    pub fn is_connected(&self) -> bool {
+        self.shared.endpoint().is_open()
+    }
+
+    /// How messages are written on this channel.
+    pub fn serialization(&self) -> Serialization {
+        self.shared.endpoint().serialization()
+    }
+
+    /// Bytes that wait to be written.
+    pub fn queued(&self) -> usize {
+        self.shared.endpoint().queued()
+    }
+
+    fn woken<R>(&self, change: impl FnOnce(&mut Endpoint<Handle>) -> R) -> R {
+        let result = change(&mut self.shared.endpoint());
+        self.shared.wake.notify_one();
+        result
+    }
+
+    async fn room(&self) {
+        loop {
+            let room = self.shared.room.notified();
+            {
+                let endpoint = self.shared.endpoint();
+                if endpoint.queued() < HIGH_WATER || !endpoint.is_open() {
+                    return;
+                }
+            }
+            room.await;
+        }
+    }
+}
+
+/// The socket of a channel and its endpoint: reads, writes, and says what happened. Belongs to one task.
+#[derive(Debug)]
+pub(crate) struct Port {
+    shared: Arc<Shared>,
+    serialization: Serialization,
+    /// `None` once the channel has ended.
+    socket: Option<AsyncFd<Arc<OwnedFd>>>,
+    buffer: BytesMut,
+    handles: Vec<OwnedFd>,
+    want_write: bool,
+    ack_timeout: Duration,
+    /// The oldest handle in flight, and when it is given up.
+    ack_deadline: Option<(HandleId, Instant)>,
+    fault: Option<Fault>,
+}
+
+/// Why a channel was ended by this side.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The peer broke a rule of the protocol.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    /// The peer did not acknowledge a handle in time.
+    #[error("a handle was not acknowledged within {0:?}: the peer does not run, or does not speak the handle protocol")]
+    NoAck(Duration),
+    /// Descriptors were dropped by the kernel: this process is at its limit.
+    #[error("descriptors were lost on arrival: this process has none left (raise the open-files limit)")]
+    Truncated,
+}
+
+/// Messages and handles that one turn may read before it lets others run.
+const READS_PER_TURN: usize = 16;
+
+impl Port {
+    /// Takes the parent's (or the child's) end of a channel. Must be called within a Tokio runtime.
+    pub(crate) fn new(socket: OwnedFd, config: Config, ack_timeout: Duration) -> io::Result<(Self, Channel)> {
+        let shared = Arc::new(Shared {
+            endpoint: Mutex::new(Endpoint::new(config)),
+            wake: Notify::new(),
+            room: Notify::new(),
+        });
+        let port = Self {
+            shared: shared.clone(),
+            serialization: config.serialization,
+            socket: Some(sys::reactor::register(
+                Arc::new(socket),
+                Interest::READABLE | Interest::WRITABLE,
+            )?),
+            buffer: BytesMut::new(),
+            handles: Vec::new(),
+            want_write: false,
+            ack_timeout,
+            ack_deadline: None,
+            fault: None,
+        };
+        Ok((port, Channel { shared }))
+    }
+
+    /// The next thing that happened.
+    pub(crate) fn poll_event(&self) -> Option<Event<Handle>> {
+        self.shared.endpoint().poll_event()
+    }
+
+    /// Why this side ended the channel, if it did.
+    pub(crate) fn take_fault(&mut self) -> Option<Fault> {
+        self.fault.take()
+    }
+
+    /// Whether nothing can come any more. Events may still wait.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.socket.is_none()
+    }
+
+    pub(crate) fn channel(&self) -> Channel {
+        Channel {
+            shared: self.shared.clone(),
+        }
+    }
+
+    pub(crate) fn serialization(&self) -> Serialization {
+        self.serialization
+    }
+
+    /// Waits until something can be done, and does it: writes what waits, and reads if `may_read`. Afterwards
+    /// [`poll_event`](Self::poll_event) has what happened. Never returns once the channel has ended.
+    ///
+    /// # Cancel safety
+    /// Loses nothing.
+    pub(crate) async fn turn(&mut self, may_read: bool) {
+        self.flush();
+        let Some(socket) = &self.socket else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            biased;
+            ready = socket.readable(), if may_read => match ready {
+                Ok(mut guard) => {
+                    let drained = read(&self.shared, guard.get_inner(), &mut self.buffer, &mut self.handles);
+                    match drained {
+                        Ok(Drained::Empty) => guard.clear_ready(),
+                        Ok(Drained::More) => {}
+                        Err(fault) => { self.fault = fault; self.shared.endpoint().end(); }
+                    }
+                }
+                Err(_) => self.shared.endpoint().end(),
+            },
+            ready = socket.writable(), if self.want_write => match ready {
+                Ok(mut guard) => { guard.clear_ready(); self.want_write = false; }
+                Err(_) => self.shared.endpoint().end(),
+            },
+            () = self.shared.wake.notified() => {}
+            () = until(self.ack_deadline.map(|(_, deadline)| deadline)) => {
+                self.fault = Some(Fault::NoAck(self.ack_timeout));
+                self.shared.endpoint().end();
+            }
+        }
+        self.flush();
+    }
+
+    /// Reads what is there without waiting, to the end of the file if it has come. For a child that has exited.
+    pub(crate) fn drain(&mut self) {
+        while let Some(socket) = &self.socket {
+            match read(&self.shared, socket.get_ref(), &mut self.buffer, &mut self.handles) {
+                Ok(Drained::More) => {}
+                Ok(Drained::Empty) => break,
+                Err(fault) => {
+                    self.fault = fault;
+                    self.shared.endpoint().end();
+                }
+            }
+            self.close_if_ended();
+        }
+    }
+
+    /// Writes until nothing waits or the socket is full.
+    fn flush(&mut self) {
+        let Some(socket) = &self.socket else { return };
+        let mut endpoint = self.shared.endpoint();
+        let mut wrote = false;
+        while !self.want_write {
+            let Some(transmit) = endpoint.poll_transmit() else {
+                break;
+            };
+            if transmit.alone && sys::message::unread(socket.as_fd()) > 0 {
+                // Deno loses a handle that shares a read with an earlier message.
+                let shared = self.shared.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    shared.wake.notify_one();
+                });
+                break;
+            }
+            match sys::message::send(
+                socket.as_fd(),
+                transmit.bytes,
+                transmit.handle.map(AsFd::as_fd).as_slice(),
+            ) {
+                Ok(n) => {
+                    endpoint.transmitted(n);
+                    wrote = true;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.want_write = true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The peer has closed its end. What it wrote before is still to be read: reading meets the end.
+                Err(_) => break,
+            }
+        }
+        self.ack_deadline = endpoint.oldest_in_flight().map(|oldest| match self.ack_deadline {
+            Some((id, deadline)) if id == oldest => (id, deadline),
+            _ => (oldest, Instant::now() + self.ack_timeout),
+        });
+        drop(endpoint);
+        if wrote {
+            self.shared.room.notify_waiters();
+        }
+        self.close_if_ended();
+    }
+
+    fn close_if_ended(&mut self) {
+        if self.shared.endpoint().is_closed() {
+            self.socket = None;
+            self.ack_deadline = None;
+            self.shared.room.notify_waiters();
+        }
+    }
+}
+
+enum Drained {
+    Empty,
+    More,
+}
+
+pub(crate) async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Reads a few times. `Err` is the end of the channel, with the fault that ended it if there was one.
+fn read(
+    shared: &Shared,
+    socket: &OwnedFd,
+    buffer: &mut BytesMut,
+    handles: &mut Vec<OwnedFd>,
+) -> Result<Drained, Option<Fault>> {
+    for _ in 0..READS_PER_TURN {
+        buffer.clear();
+        let received = match sys::message::recv(socket, buffer, handles) {
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Drained::Empty),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            // ECONNRESET is how the kernel says that the peer left something unread.
+            Err(_) => return Err(None),
+        };
+        if received.bytes == 0 {
+            return Err(None);
+        }
+        if received.truncated {
+            handles.clear();
+            return Err(Some(Fault::Truncated));
+        }
+        let with_handles = !handles.is_empty();
+        let whole = received.bytes == buffer.capacity();
+        shared
+            .endpoint()
+            .receive(buffer, handles.drain(..).map(Handle::from))
+            .map_err(|error| Some(Fault::from(error)))?;
+        // A read stops behind a descriptor; any other that is short has emptied the socket.
+        if !with_handles && !whole {
+            return Ok(Drained::Empty);
+        }
+    }
+    Ok(Drained::More)
+}

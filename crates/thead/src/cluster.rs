@@ -1,0 +1,522 @@
+//! A cluster: several processes that serve the same ports, as under Node's `cluster`, without its defects.
+//!
+//! [`Primary`] forks workers, unmodified Node programs among them, owns their listening sockets and hands them
+//! connections. What it decides is decided in [`thead_core::cluster`]; here are the sockets and processes.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use thead_core::cluster::{Action, Event, Handle as Carried, Input, LeaveBy};
+use thead_core::id::{ConnId, WorkerId};
+use thead_wire::HandleKind;
+use thead_wire::cluster::{Envelope, FromWorker, ToWorker};
+use thead_wire::endpoint::ReceivedHandle;
+use thead_wire::message::BadMessage;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::channel::{Channel, Fault, Handle, Message, until};
+use crate::command::{Command, Launched, SpawnError};
+use crate::sys::pidfd::{self, ExitStatus};
+use crate::sys::reclaim::SocketId;
+use crate::watch::{REPORTS, Report, watch};
+
+mod listener;
+mod reclaim;
+
+pub use thead_core::cluster::{Config, ListenAddress, Scheduling};
+
+use listener::Listeners;
+
+/// Something that happened in a cluster. For each worker in the order in which Node would emit it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PrimaryEvent {
+    /// A Node worker's runtime is up; its program has not begun.
+    Online {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// A worker listens on something.
+    Listening {
+        /// Who.
+        worker: WorkerId,
+        /// On what, as Node's event has it.
+        address: ListenAddress,
+    },
+    /// A worker's `listen()` failed.
+    ListenFailed {
+        /// Who.
+        worker: WorkerId,
+        /// What it asked for.
+        address: ListenAddress,
+        /// Why: the negative errno that it was told.
+        errno: i32,
+    },
+    /// A worker's program sent a message.
+    Message {
+        /// Who.
+        worker: WorkerId,
+        /// What.
+        message: Message,
+        /// The handle that came with it.
+        handle: Option<ReceivedHandle<Handle>>,
+    },
+    /// A worker sent something that is no message, or means nothing. Nothing else happened.
+    BadMessage {
+        /// Who.
+        worker: WorkerId,
+        /// What is wrong with it.
+        error: BadMessage,
+    },
+    /// A worker's channel has ended.
+    Disconnect {
+        /// Who.
+        worker: WorkerId,
+        /// What the worker did, if the channel was ended for that.
+        fault: Option<Fault>,
+    },
+    /// A worker's process has ended and is collected.
+    Exit {
+        /// Who.
+        worker: WorkerId,
+        /// How.
+        status: ExitStatus,
+    },
+}
+
+/// A worker that was just forked.
+#[derive(Debug)]
+pub struct Forked {
+    /// Its process.
+    pub pid: u32,
+    /// The reading end of its standard output, if that is a pipe. Non-blocking.
+    pub stdout: Option<OwnedFd>,
+    /// As `stdout`, for standard error.
+    pub stderr: Option<OwnedFd>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    pid: u32,
+    pidfd: Arc<OwnedFd>,
+    /// `None` for a program that was given no channel, and once it has ended.
+    channel: Option<Channel>,
+    /// The worker's end of it.
+    end: Option<SocketId>,
+    exited: bool,
+}
+
+/// The primary of a cluster. It works only while [`next`](Self::next) is awaited.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use thead::cluster::{Config, Primary, PrimaryEvent};
+///
+/// let mut primary = Primary::new(Config::default());
+/// for _ in 0..4 {
+///     primary.fork(&thead::Command::fork("server.js"))?;
+/// }
+/// while let Some(event) = primary.next().await {
+///     if let PrimaryEvent::Exit { worker, status } = event {
+///         println!("worker {worker} ended: {status:?}");
+///         primary.fork(&thead::Command::fork("server.js"))?;
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Primary {
+    machine: thead_core::cluster::Primary,
+    scheduling: Scheduling,
+    workers: HashMap<WorkerId, Worker>,
+    listeners: Listeners,
+    /// Accepted and not surely taken: whoever dies meanwhile, the connection lives.
+    conns: HashMap<ConnId, Handle>,
+    accepted: Vec<(thead_core::id::ListenerId, OwnedFd)>,
+    next_worker: u32,
+    next_conn: u64,
+    sink: mpsc::Sender<(WorkerId, Report)>,
+    reports: mpsc::Receiver<(WorkerId, Report)>,
+    events: VecDeque<PrimaryEvent>,
+    scratch: Vec<u8>,
+    handed_back: u64,
+}
+
+/// Reports that are taken in one go before actions are obeyed.
+const BATCH: usize = 64;
+
+impl Primary {
+    /// A primary without workers.
+    pub fn new(config: Config) -> Self {
+        let (sink, reports) = mpsc::channel(REPORTS);
+        Self {
+            scheduling: config.scheduling,
+            machine: thead_core::cluster::Primary::new(config),
+            workers: HashMap::new(),
+            listeners: Listeners::default(),
+            conns: HashMap::new(),
+            accepted: Vec::new(),
+            next_worker: 1,
+            next_conn: 0,
+            sink,
+            reports,
+            events: VecDeque::new(),
+            scratch: Vec::new(),
+            handed_back: 0,
+        }
+    }
+
+    /// Lets workers listen on a descriptor, under the number that they say in `listen({ fd })`. Under Node that is the
+    /// primary's own number; here only what was passed in this way can be had.
+    pub fn inherit(&mut self, number: i32, fd: OwnedFd) {
+        self.listeners.inherit(number, fd);
+    }
+
+    /// Starts a worker. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`SpawnError`].
+    pub fn fork(&mut self, command: &Command) -> Result<WorkerId, SpawnError> {
+        let worker = WorkerId(self.next_worker);
+        self.fork_as(worker, command, false)?;
+        Ok(worker)
+    }
+
+    /// As [`fork`](Self::fork), with an id that was never used and the ends of its output pipes. A `gated` worker gets no
+    /// connections before [`open`](Self::open).
+    ///
+    /// # Errors
+    /// [`SpawnError`].
+    pub fn fork_as(&mut self, worker: WorkerId, command: &Command, gated: bool) -> Result<Forked, SpawnError> {
+        self.next_worker = self.next_worker.max(worker.0 + 1);
+        let Launched {
+            pid,
+            pidfd,
+            channel,
+            stdin,
+            stdout,
+            stderr,
+        } = command.launch(Some(worker.0))?;
+        drop(stdin);
+        let (port, channel, end) = match channel {
+            Some(made) => (Some(made.port), Some(made.channel), Some(made.end)),
+            None => (None, None, None),
+        };
+        if channel.is_some() {
+            self.machine.input(now(), Input::Joined { worker, gated });
+        }
+        tokio::spawn(watch(worker, port, pidfd.clone(), self.sink.clone()));
+        self.workers.insert(
+            worker,
+            Worker {
+                pid,
+                pidfd,
+                channel,
+                end,
+                exited: false,
+            },
+        );
+        self.obey();
+        Ok(Forked { pid, stdout, stderr })
+    }
+
+    /// The workers whose process or channel has not ended.
+    pub fn workers(&self) -> impl Iterator<Item = WorkerId> {
+        self.workers.keys().copied()
+    }
+
+    /// Whether a process that is not collected yet is a worker of this cluster.
+    pub fn owns(&self, pid: u32) -> bool {
+        self.workers.values().any(|worker| worker.pid == pid && !worker.exited)
+    }
+
+    /// The channel to a worker.
+    pub fn channel(&self, worker: WorkerId) -> Option<&Channel> {
+        self.workers.get(&worker)?.channel.as_ref()
+    }
+
+    /// Lets a gated worker have connections.
+    pub fn open(&mut self, worker: WorkerId) {
+        self.input(Input::Open { worker });
+    }
+
+    /// Tells a worker to close its servers, finish its connections and leave. Node: `worker.disconnect()`.
+    pub fn disconnect(&mut self, worker: WorkerId) {
+        self.input(Input::Leave {
+            worker,
+            how: LeaveBy::Disconnect,
+        });
+    }
+
+    /// As [`disconnect`](Self::disconnect), for a worker with thead's preload: it gives back every connection that is
+    /// idle, and these go on with another worker.
+    pub fn hand_back(&mut self, worker: WorkerId) {
+        self.input(Input::Leave {
+            worker,
+            how: LeaveBy::HandBack,
+        });
+    }
+
+    /// Tells a worker with thead's preload to answer with `Connection: close` from now on, and to leave after
+    /// `lame_duck`. It still gets connections until then.
+    pub fn lame_duck(&mut self, worker: WorkerId, lame_duck: Duration) {
+        self.send_drain(worker, false, lame_duck);
+    }
+
+    /// Closes all listening sockets. What was accepted is still handed to workers.
+    pub fn close_listeners(&mut self) {
+        // What waits in the kernel would be reset with its socket.
+        self.accept_all();
+        self.input(Input::CloseListeners);
+    }
+
+    /// Sends a signal to a worker, by its number.
+    ///
+    /// # Errors
+    /// `ESRCH` if it has ended or there is no such worker, `EPERM`.
+    pub fn kill(&self, worker: WorkerId, signal: i32) -> io::Result<()> {
+        let worker = self.workers.get(&worker).ok_or(rustix::io::Errno::SRCH)?;
+        pidfd::send_signal(&*worker.pidfd, signal)
+    }
+
+    /// How many connections drained workers have given back so far.
+    pub fn handed_back(&self) -> u64 {
+        self.handed_back
+    }
+
+    /// Does the work of the primary until something happened that a user may want to know. Never `None`.
+    ///
+    /// # Cancel safety
+    /// Loses nothing.
+    pub async fn next(&mut self) -> Option<PrimaryEvent> {
+        loop {
+            self.obey();
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+            let deadline = [
+                self.machine.deadline().map(Instant::from_std),
+                self.listeners.deadline(),
+            ];
+            let deadline = deadline.into_iter().flatten().min();
+            let (machine, listeners, accepted) = (&self.machine, &mut self.listeners, &mut self.accepted);
+            tokio::select! {
+                biased;
+                Some(report) = self.reports.recv() => {
+                    self.report(report);
+                    for _ in 1..BATCH {
+                        let Ok(report) = self.reports.try_recv() else { break };
+                        self.report(report);
+                    }
+                }
+                () = std::future::poll_fn(|cx| {
+                    listeners.poll_accept(cx, |listener| machine.may_accept(listener), accepted)
+                }) => self.take_accepted(),
+                () = until(deadline) => {}
+            }
+            self.machine.advance(now());
+        }
+    }
+
+    fn take_accepted(&mut self) {
+        let now = now();
+        for (listener, connection) in std::mem::take(&mut self.accepted) {
+            let conn = self.keep(connection.into());
+            self.machine.input(now, Input::Accepted { listener, conn });
+        }
+    }
+
+    /// Accepts all that is in the kernel's queues, however many: only before they are closed.
+    fn accept_all(&mut self) {
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let most = |listener| {
+            if self.machine.may_accept(listener) > 0 {
+                LAST_ACCEPTS
+            } else {
+                0
+            }
+        };
+        let _ = self.listeners.poll_accept(&mut cx, most, &mut self.accepted);
+        self.take_accepted();
+    }
+
+    fn keep(&mut self, connection: Handle) -> ConnId {
+        let conn = ConnId(self.next_conn);
+        self.next_conn += 1;
+        self.conns.insert(conn, connection);
+        conn
+    }
+
+    fn input(&mut self, input: Input) {
+        self.machine.input(now(), input);
+        self.obey();
+    }
+
+    fn report(&mut self, (worker, report): (WorkerId, Report)) {
+        match report {
+            Report::Internal(body, handle) => self.internal(worker, &body, handle),
+            Report::Message(message, handle) => {
+                self.events.push_back(PrimaryEvent::Message {
+                    worker,
+                    message,
+                    handle,
+                });
+            }
+            Report::Bad(error) => self.events.push_back(PrimaryEvent::BadMessage { worker, error }),
+            // Ours: the connection is still in `conns`, and is offered again when the worker is gone.
+            Report::Lost(_) => {}
+            Report::Disconnected { fault, .. } => {
+                self.machine.input(now(), Input::Gone { worker });
+                self.events.push_back(PrimaryEvent::Disconnect { worker, fault });
+                self.forget(worker, |worker| worker.channel = None);
+            }
+            Report::Exited(status) => {
+                self.machine.input(now(), Input::Gone { worker });
+                self.events.push_back(PrimaryEvent::Exit { worker, status });
+                self.forget(worker, |worker| worker.exited = true);
+            }
+        }
+    }
+
+    fn forget(&mut self, id: WorkerId, change: impl FnOnce(&mut Worker)) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            change(worker);
+            if worker.exited && worker.channel.is_none() {
+                self.workers.remove(&id);
+            }
+        }
+    }
+
+    fn internal(&mut self, worker: WorkerId, body: &Bytes, handle: Option<ReceivedHandle<Handle>>) {
+        match Envelope::<FromWorker>::from_json(body) {
+            Ok(message) => self.machine.input(now(), Input::Message { worker, message }),
+            Err(error) => {
+                if let (Ok(Private { cmd }), Some(handle)) = (serde_json::from_slice(body), handle)
+                    && cmd == HAND_BACK
+                {
+                    self.take_back(worker, handle.handle);
+                } else if body.windows(12).any(|window| window == b"NODE_CLUSTER") {
+                    let error = BadMessage {
+                        reason: error.to_string(),
+                        excerpt: String::new(),
+                    };
+                    self.events.push_back(PrimaryEvent::BadMessage { worker, error });
+                }
+            }
+        }
+    }
+
+    fn take_back(&mut self, worker: WorkerId, connection: Handle) {
+        let Ok(local) = listener::local_address(&connection) else {
+            return;
+        };
+        self.handed_back += 1;
+        let conn = self.keep(connection);
+        self.machine.input(now(), Input::HandedBack { worker, conn, local });
+    }
+
+    fn obey(&mut self) {
+        while let Some(action) = self.machine.poll() {
+            match action {
+                Action::Bind { listener, spec } => {
+                    let accept = self.scheduling == Scheduling::RoundRobin;
+                    let bound = self.listeners.bind(listener, &spec, accept);
+                    self.machine.input(now(), Input::Bound { listener, bound });
+                }
+                Action::Unbind { listener } => self.listeners.unbind(listener),
+                Action::Send {
+                    worker,
+                    message,
+                    handle,
+                } => self.send(worker, &message, handle),
+                Action::HandBack { worker } => self.send_drain(worker, true, Duration::ZERO),
+                Action::Reclaim { worker } => self.reclaim(worker),
+                Action::Release { conn } => drop(self.conns.remove(&conn)),
+                Action::Emit(event) => self.emit(event),
+            }
+        }
+    }
+
+    fn send(&mut self, worker: WorkerId, message: &Envelope<ToWorker>, carried: Carried) {
+        let Some(channel) = self.workers.get(&worker).and_then(|worker| worker.channel.as_ref()) else {
+            return;
+        };
+        self.scratch.clear();
+        message.write_json(&mut self.scratch);
+        let handle = match carried {
+            Carried::None => None,
+            Carried::Conn(conn) => self.conns.get(&conn).map(|conn| (conn.clone(), HandleKind::Native)),
+            Carried::Listener(listener) => self.listeners.get(listener).map(|(handle, datagram)| {
+                (
+                    handle,
+                    if datagram {
+                        HandleKind::DgramNative
+                    } else {
+                        HandleKind::Native
+                    },
+                )
+            }),
+        };
+        let sent = match handle {
+            None => channel.send_internal(&self.scratch),
+            Some((handle, kind)) => channel
+                .send_internal_handle(&self.scratch, kind, handle)
+                .map(drop)
+                .map_err(|(error, _)| error),
+        };
+        if let Err(error) = sent {
+            // A closed channel is on its way as a report; one that is full is a worker that reads nothing any more.
+            tracing::debug!(%worker, %error, "a cluster message was not sent");
+            channel.disconnect();
+        }
+    }
+
+    fn send_drain(&mut self, worker: WorkerId, hand_back: bool, lame_duck: Duration) {
+        let Some(channel) = self.channel(worker) else { return };
+        let lame_duck = lame_duck.as_millis();
+        let command = format!(r#"{{"cmd":"{DRAIN}","handBack":{hand_back},"lameDuck":{lame_duck}}}"#);
+        // A channel that ended meanwhile is reported by its task.
+        let _ = channel.send_internal(command.as_bytes());
+    }
+
+    fn emit(&mut self, event: Event) {
+        self.events.push_back(match event {
+            Event::Online { worker } => PrimaryEvent::Online { worker },
+            Event::Listening { worker, address, .. } => PrimaryEvent::Listening { worker, address },
+            Event::ListenFailed { worker, address, errno } => PrimaryEvent::ListenFailed { worker, address, errno },
+            Event::Ignored { worker, what } => {
+                let error = BadMessage {
+                    reason: format!("ignored {what}"),
+                    excerpt: String::new(),
+                };
+                PrimaryEvent::BadMessage { worker, error }
+            }
+            // `Disconnect` and `Exit` come from the channel and the process themselves.
+            _ => return,
+        });
+    }
+}
+
+/// Tells a worker's preload to give its connections back, or to close them, and to leave.
+const DRAIN: &str = "NODE_THEAD_DRAIN";
+/// Comes from a worker's preload with a connection.
+const HAND_BACK: &str = "NODE_THEAD_HANDBACK";
+/// Connections taken out of one queue before it is closed.
+const LAST_ACCEPTS: usize = 4096;
+
+/// Of a message that is none of the cluster's.
+#[derive(Deserialize)]
+struct Private<'a> {
+    cmd: &'a str,
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
