@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod demo;
 mod orphans;
 mod program;
 mod report;
@@ -22,11 +23,18 @@ struct Cli {
 enum Verb {
     /// Run a program on every core, in the foreground.
     Run(run::RunArgs),
+    /// See it work: serves a small server, asks it, renews it, and goes on until Ctrl-C.
+    Demo(demo::DemoArgs),
+    /// The server of the demo, as a worker without Node.
+    #[command(hide = true)]
+    DemoWorker,
 }
 
 fn main() -> ExitCode {
     thead::sys::helper::run_if_asked();
     match Cli::parse().verb {
         Verb::Run(args) => run::run(args),
+        Verb::Demo(args) => demo::demo(&args),
+        Verb::DemoWorker => demo::worker(),
     }
 }

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Parser, ValueEnum};
 use thead::cluster::Scheduling;
 use thead::core::id::WorkerId;
 use thead::core::service::{Event, Outcome};
 use thead::core::worker::Exit;
 use thead::service::{Backoff, Drain, Intensity, Life, Options, Policy, Ready, Service, ServiceEvent};
-use thead::{Command, Runtime};
+use thead::{Command, Runtime, Serialization};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -22,10 +22,10 @@ use crate::program::{Place, Program};
 use crate::report::{Reporter, Style};
 
 /// Exit codes of `thead run`, besides those of [`crate::program::ProgramError::exit_code`].
-const FAILED: u8 = 1;
-const USAGE: u8 = 2;
+pub(crate) const FAILED: u8 = 1;
+pub(crate) const USAGE: u8 = 2;
 
-#[derive(Args, Debug)]
+#[derive(Debug, Parser)]
 #[command(after_help = HELP)]
 pub(crate) struct RunArgs {
     /// How many workers: a number, or "max" for every core that the machine or its cgroup grants.
@@ -93,6 +93,10 @@ pub(crate) struct RunArgs {
     /// The node, bun or deno to use, in place of the one in PATH.
     #[arg(long, value_name = "PATH")]
     runtime: Option<OsString>,
+
+    /// Give a program that is no script a channel too: it is a worker made with thead's library.
+    #[arg(long)]
+    channel: bool,
 
     /// Load nothing into the workers. A reload then closes idle connections, and clients may see that.
     #[arg(long)]
@@ -248,7 +252,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
     let (command, drain) = command_of(args, &mut program);
 
     let mut options = Options::new(command);
-    let channel = program.script.is_some();
+    let channel = program.script.is_some() || args.channel;
     options.drain = drain;
     options.lame_duck = args.lame_duck;
     options.life = Life {
@@ -296,8 +300,12 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
 
 fn command_of(args: &RunArgs, program: &mut Program) -> (Command, Drain) {
     let (mut command, drain) = match &program.script {
+        None if args.channel => (
+            Command::new(&program.command).channel(Serialization::Json),
+            Drain::Disconnect,
+        ),
         None => (
-            Command::new(&program.command).death_signal(libc_sigterm()),
+            Command::new(&program.command).death_signal(SignalKind::terminate().as_raw_value()),
             Drain::Signal,
         ),
         Some(script) => {
@@ -329,10 +337,6 @@ fn command_of(args: &RunArgs, program: &mut Program) -> (Command, Drain) {
         command = command.env(name, value);
     }
     (command.args(&program.args).own_group(), drain)
-}
-
-fn libc_sigterm() -> i32 {
-    SignalKind::terminate().as_raw_value()
 }
 
 fn name_of(program: &Program) -> String {

@@ -19,6 +19,7 @@ pub mod service;
 #[expect(unsafe_code, reason = "what thead asks of the kernel has no safe interface")]
 pub mod sys;
 mod watch;
+pub mod worker;
 
 pub use child::{Child, ChildEvent, ChildOutput, ChildStdin};
 pub use command::{Command, SpawnError, Stdio};
@@ -26,3 +27,4 @@ pub use runtime::Runtime;
 pub use sys::pidfd::ExitStatus;
 pub use thead_core as core;
 pub use thead_wire as wire;
+pub use thead_wire::{HandleKind, Serialization};

@@ -17,13 +17,21 @@ pub const SOURCE: &str = include_str!("preload.cjs");
 /// # Errors
 /// The directory cannot be made, or belongs to somebody else, or others may write to it.
 pub fn install() -> io::Result<PathBuf> {
+    install_script("preload", SOURCE)
+}
+
+/// As [`install`], for a script of the caller's.
+///
+/// # Errors
+/// As [`install`].
+pub fn install_script(name: &str, source: &str) -> io::Result<PathBuf> {
     let base = std::env::var_os("XDG_RUNTIME_DIR")
         .map(PathBuf::from)
         .filter(|dir| dir.is_dir());
-    install_in(&base.unwrap_or_else(std::env::temp_dir))
+    install_in(&base.unwrap_or_else(std::env::temp_dir), name, source)
 }
 
-fn install_in(base: &Path) -> io::Result<PathBuf> {
+fn install_in(base: &Path, name: &str, source: &str) -> io::Result<PathBuf> {
     let uid = rustix::process::getuid().as_raw();
     let dir = base.join(format!("thead-{uid}"));
     match DirBuilder::new().mode(0o700).create(&dir) {
@@ -39,28 +47,28 @@ fn install_in(base: &Path) -> io::Result<PathBuf> {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     }
     let mut hasher = DefaultHasher::new();
-    SOURCE.hash(&mut hasher);
-    let path = dir.join(format!("preload-{:016x}.cjs", hasher.finish()));
-    if !is_whole(&path) {
-        let new = dir.join(format!(".preload-{}", std::process::id()));
+    source.hash(&mut hasher);
+    let path = dir.join(format!("{name}-{:016x}.cjs", hasher.finish()));
+    if !is_whole(&path, source) {
+        let new = dir.join(format!(".{name}-{}", std::process::id()));
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
             .open(&new)?;
-        file.write_all(SOURCE.as_bytes())?;
+        file.write_all(source.as_bytes())?;
         fs::rename(&new, &path)?;
     }
     Ok(path)
 }
 
-fn is_whole(path: &Path) -> bool {
+fn is_whole(path: &Path, source: &str) -> bool {
     let mut text = String::new();
     File::open(path)
         .and_then(|mut file| file.read_to_string(&mut text))
         .is_ok()
-        && text == SOURCE
+        && text == source
 }
 
 #[cfg(test)]
@@ -73,16 +81,21 @@ mod tests {
     #[test]
     fn the_file_is_made_once_mended_when_cut_and_refused_where_others_may_write() {
         let base = tempfile::tempdir().unwrap();
-        let path = install_in(base.path()).unwrap();
+        let path = install_in(base.path(), "preload", SOURCE).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), SOURCE);
         let made = fs::metadata(&path).unwrap().ino();
-        assert_eq!(fs::metadata(install_in(base.path()).unwrap()).unwrap().ino(), made);
+        assert_eq!(
+            fs::metadata(install_in(base.path(), "preload", SOURCE).unwrap())
+                .unwrap()
+                .ino(),
+            made
+        );
         fs::write(&path, "cut").unwrap();
-        install_in(base.path()).unwrap();
+        install_in(base.path(), "preload", SOURCE).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), SOURCE);
         fs::set_permissions(path.parent().unwrap(), fs::Permissions::from_mode(0o777)).unwrap();
         assert_eq!(
-            install_in(base.path()).unwrap_err().kind(),
+            install_in(base.path(), "preload", SOURCE).unwrap_err().kind(),
             io::ErrorKind::PermissionDenied
         );
     }
