@@ -49,7 +49,7 @@ pub(crate) fn demo(args: &DemoArgs) -> ExitCode {
             let port = format!("PORT={port}");
             let options = ["run", "--name", "demo", "-i", &instances, "--env", &port].map(OsString::from);
             let code = match RunArgs::try_parse_from(options.into_iter().chain(words)) {
-                Ok(args) => run::run(args),
+                Ok(args) => run::run(&args),
                 Err(error) => {
                     eprintln!("thead: {error}");
                     ExitCode::from(run::USAGE)

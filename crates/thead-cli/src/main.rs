@@ -22,7 +22,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run a program on every core, in the foreground.
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// See it work: serves a small server, asks it, renews it, and goes on until Ctrl-C.
     Demo(demo::DemoArgs),
     /// The server of the demo, as a worker without Node.
@@ -33,7 +33,7 @@ enum Verb {
 fn main() -> ExitCode {
     thead::sys::helper::run_if_asked();
     match Cli::parse().verb {
-        Verb::Run(args) => run::run(args),
+        Verb::Run(args) => run::run(&args),
         Verb::Demo(args) => demo::demo(&args),
         Verb::DemoWorker => demo::worker(),
     }

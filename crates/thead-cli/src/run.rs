@@ -194,9 +194,9 @@ fn variable(text: &str) -> Result<(String, String), String> {
 }
 
 /// Runs until the service is over.
-pub(crate) fn run(args: RunArgs) -> ExitCode {
+pub(crate) fn run(args: &RunArgs) -> ExitCode {
     let style = if args.json { Style::Json } else { Style::human() };
-    let (program, options, name) = match prepare(&args) {
+    let (program, options, name) = match prepare(args) {
         Ok(prepared) => prepared,
         Err((message, code)) => {
             style.complain(&message);
