@@ -333,7 +333,6 @@ impl Service {
             State::Ready
         };
         self.proven = true;
-        self.failed_starts = 0;
         self.emit(Event::Ready { worker: id, took });
         if candidate && !soak {
             self.promote(now, id);
@@ -412,7 +411,7 @@ impl Service {
         if !matches!(self.life, Life::Running) {
             return;
         }
-        if !worker.leaving() && self.rolling_out() == Some(worker.generation) {
+        if self.rolling_out() == Some(worker.generation) {
             self.abort(now, id, failure);
         } else if self
             .seats
@@ -500,7 +499,7 @@ impl Service {
     /// Ends the service if nobody is left and nobody will come.
     fn close(&mut self) -> bool {
         let ended = |seat: &Seat| matches!(seat.holder, Holder::Done | Holder::GivenUp(_));
-        if self.rollout.is_some() || !self.seats.iter().all(ended) || !self.workers.values().all(Worker::stuck) {
+        if !self.seats.iter().all(ended) || !self.workers.values().all(Worker::stuck) {
             return false;
         }
         let reason = self.seats.iter().find_map(|seat| match &seat.holder {

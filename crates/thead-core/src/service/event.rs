@@ -97,6 +97,9 @@ pub enum Action {
     },
     /// It gets nothing new, finishes and leaves.
     ///
+    /// How it is asked is the driver's affair: a message, the channel's `disconnect`, or the stop signal where there is no
+    /// other way. Where there is nothing to finish, answer with [`Input::Drained`].
+    ///
     /// Comes once per worker; a second time, with `successor: false`, only where a stop overtakes a drain.
     Drain {
         /// Which.

@@ -49,7 +49,6 @@ impl Service {
 
     fn begin(&mut self, now: Instant) {
         self.newest = Generation(self.newest.0 + 1);
-        self.failed_starts = 0;
         self.rollout = Some(Rollout {
             generation: self.newest,
             asked: now,

@@ -131,6 +131,20 @@ fn who_is_not_even_spawned_when_the_service_stops_is_terminated_when_it_is() {
 }
 
 #[test]
+fn the_second_signal_is_meant_for_those_too_that_are_not_even_spawned() {
+    let mut world = World::new(Config::default(), |_| Program {
+        boot: s(2),
+        term: None,
+        ..Program::healthy()
+    });
+    world.input(Input::Start);
+    world.input(Input::Stop);
+    world.later(s(1), Input::StopNow);
+    world.rest();
+    assert_eq!(told(&world), [(0, "kill")]);
+}
+
+#[test]
 fn a_process_that_comes_when_nobody_waits_for_it_any_more_is_killed() {
     let mut world = World::new(Config::default(), |_| Program {
         boot: s(20),

@@ -109,6 +109,23 @@ fn a_new_generation_that_does_not_listen_where_the_old_one_did_is_refused() {
 }
 
 #[test]
+fn what_a_slot_has_to_do_is_learned_from_who_served_there_and_not_from_who_was_refused() {
+    let mut world = World::settled(Config::default(), |call| match call.generation.0 {
+        2 => Program::crashing(ms(500)),
+        4 => Program::healthy(),
+        _ => Program::silent(),
+    });
+    let mut serving = Vec::new();
+    for _ in 2..=5 {
+        world.input(Input::Reload);
+        world.rest();
+        serving.push(world.ready()[0].1);
+    }
+    // The second listened and was refused, so the third need not listen. The fourth listened, so the fifth has to.
+    assert_eq!(serving, [1, 3, 4, 4]);
+}
+
+#[test]
 fn a_server_that_is_restarted_and_does_not_listen_again_is_a_fault_and_not_a_queue_worker() {
     let mut first = true;
     let mut world = World::new(Config::default(), move |_| match std::mem::take(&mut first) {

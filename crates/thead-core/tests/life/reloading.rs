@@ -234,6 +234,45 @@ fn a_reload_mends_a_service_that_never_was_ready() {
 }
 
 #[test]
+fn failed_starts_of_the_old_generation_do_not_end_a_service_whose_mended_one_is_on_its_way() {
+    let mut world = World::new(
+        Config {
+            instances: 4,
+            ..Config::default()
+        },
+        |call| match call.generation.0 {
+            1 => Program::crashing(ms(40)),
+            _ => Program::healthy(),
+        },
+    );
+    world.input(Input::Start);
+    reload(&mut world);
+    assert_eq!(world.ready(), [(0, 2), (1, 2), (2, 2), (3, 2)]);
+}
+
+#[test]
+fn empty_slots_are_filled_first() {
+    let mut world = World::settled(
+        Config {
+            instances: 4,
+            ..Config::default()
+        },
+        |call| match call.slot.0 {
+            3 => Program::crashing(ms(60)),
+            _ => Program::healthy(),
+        },
+    );
+    world.recast(|_| Program::healthy());
+    let begin = world.orders.len();
+    world.input(Input::Reload);
+    let slots = world.orders[begin..].iter().map(|(_, order)| match order {
+        Action::Spawn { slot, .. } => slot.0,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(slots.collect::<Vec<_>>(), [3, 0]);
+}
+
+#[test]
 fn a_hundred_reloads_in_a_second_are_done_one_at_a_time_and_the_last_one_counts() {
     let mut world = healthy(2);
     for request in 0..100 {

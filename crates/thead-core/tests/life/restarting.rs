@@ -177,6 +177,23 @@ fn a_slot_that_was_given_up_comes_back_by_a_reload_with_a_fresh_budget() {
 }
 
 #[test]
+fn a_new_generation_begins_with_the_first_delay() {
+    let mut world = World::settled(instances(2), |call: Call| match call.slot.0 {
+        1 => Program::crashing(ms(60)),
+        _ => Program::healthy(),
+    });
+    world.recast(|_| Program::healthy());
+    world.input(Input::Reload);
+    world.rest();
+    let worker = world.service.workers().find(|view| view.slot.0 == 1).unwrap().worker;
+    world.input(Input::Exited {
+        worker,
+        status: CRASHED,
+    });
+    assert!(*delays(&world).last().unwrap() <= ms(120));
+}
+
+#[test]
 fn the_service_has_failed_when_the_last_worker_beside_a_given_up_slot_is_gone() {
     let program = |call: Call| match call.slot.0 {
         0 => Program {
