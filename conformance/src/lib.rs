@@ -1,1 +1,3 @@
 //! thead against real runtimes.
+
+pub mod load;
