@@ -205,6 +205,14 @@ impl Members {
         self.at_mut(self.slot(id)?)
     }
 
+    /// Those of these places that take offers, with or without room.
+    pub(super) fn open(&self, slots: &[Slot]) -> impl Iterator<Item = &Member> {
+        slots
+            .iter()
+            .filter_map(|slot| self.at(*slot))
+            .filter(|member| member.phase == Phase::Open)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Member> {
         self.slots.iter().flatten()
     }

@@ -125,6 +125,8 @@ impl Primary {
         for listener in touched {
             self.settle(now, listener);
         }
+        // It has room again, for what nobody else can have.
+        self.settle_all(now, worker);
     }
 
     /// A connection that somebody had and did not take is the next to be offered, if its listener still is.
@@ -186,11 +188,7 @@ impl Primary {
                     self.offer(now, id, slot, waiting);
                 }
                 None => {
-                    let members = &self.members;
-                    let open = || {
-                        let holders = holders.iter().filter_map(|slot| members.at(*slot));
-                        holders.filter(|holder| holder.phase == Phase::Open)
-                    };
+                    let open = || self.members.open(holders);
                     if waiting.tried.is_empty() || open().all(|holder| holder.room(window) == 0) {
                         return;
                     }
@@ -251,18 +249,24 @@ impl Primary {
         self.arm(now + self.config.late);
     }
 
-    /// All have rejected these, some time ago: ask them again.
+    /// All have rejected these, some time ago: ask them again, unless somebody came since and was not asked yet.
     pub(super) fn retry(&mut self, now: Instant, id: ListenerId) {
         let Some(listener) = self.listeners.get_mut(&id) else {
             return;
         };
+        let Listener { holders, returned, .. } = listener;
+        let due = |waiting: &&mut Waiting| waiting.retry.is_some_and(|retry| retry <= now);
         let mut any = false;
-        for waiting in &mut listener.returned {
-            if waiting.retry.is_some_and(|retry| retry <= now) {
+        for waiting in returned.iter_mut().filter(due) {
+            waiting.retry = None;
+            if self
+                .members
+                .open(holders)
+                .all(|holder| waiting.tried.contains(&holder.id))
+            {
                 waiting.tried.clear();
-                waiting.retry = None;
-                any = true;
             }
+            any = true;
         }
         if any {
             self.settle(now, id);

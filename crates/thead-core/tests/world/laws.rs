@@ -1,0 +1,489 @@
+//! The laws of a primary, checked from outside: an observer that sees inputs and actions only, and keeps its own books.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use thead_core::cluster::{Action, Config, Event, Handle, Input, LeaveBy, MAX_LISTENERS, Primary};
+use thead_core::id::{ConnId, ListenerId, WorkerId};
+use thead_wire::cluster::{AddressType, FromWorker, Query, ToWorker};
+
+#[derive(Debug)]
+pub(crate) struct Laws {
+    config: Config,
+    pub(crate) workers: BTreeMap<WorkerId, Worker>,
+    /// What is bound or being bound.
+    pub(crate) listeners: BTreeMap<ListenerId, Listener>,
+    /// Those that are ours.
+    pub(crate) conns: BTreeMap<ConnId, Conn>,
+    /// Those that were released: whether a worker had taken them.
+    pub(crate) released: BTreeMap<ConnId, bool>,
+    /// What was unbound; workers may still hold it, and connections of it wait.
+    closed: BTreeSet<ListenerId>,
+    closing_all: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Worker {
+    pub(crate) open: bool,
+    asked_to_leave: Option<(LeaveBy, Instant)>,
+    exits: bool,
+    told: bool,
+    online: bool,
+    has_held: bool,
+    last_request: Option<u64>,
+    /// Unanswered queries: the key that the answer will have, and the listener, if it was made for them.
+    queries: BTreeMap<u64, (Arc<str>, Option<ListenerId>)>,
+    pub(crate) keys: BTreeMap<Arc<str>, ListenerId>,
+    pub(crate) offers: BTreeMap<u64, (ConnId, Instant)>,
+    next_seq: u64,
+    reclaimed: Option<Instant>,
+}
+
+impl Worker {
+    pub(crate) fn leaves(&self) -> bool {
+        self.exits || self.asked_to_leave.is_some()
+    }
+
+    /// What Node 22 would call it, and a number where the worker has that already.
+    fn key_for(&self, query: &Query) -> Arc<str> {
+        let text = |number: Option<i32>, none: &str| number.map_or(none.to_owned(), |number| number.to_string());
+        let address = query.address.as_deref().unwrap_or("null");
+        let address = &address[address.find('\0').unwrap_or(0)..];
+        let address_type = match query.address_type {
+            None => "null",
+            Some(AddressType::Ipv4) => "4",
+            Some(AddressType::Ipv6) => "6",
+            Some(AddressType::Unix) => "-1",
+            Some(AddressType::Udp4) => "udp4",
+            Some(AddressType::Udp6) => "udp6",
+        };
+        let (port, fd) = (text(query.port, "null"), text(query.fd, "undefined"));
+        let index = if query.port == Some(0) {
+            format!(":{}", query.index)
+        } else {
+            String::new()
+        };
+        let name = format!("{address}:{port}:{address_type}:{fd}{index}");
+        let numbered = (2..).map(|nth| format!("{name}#{nth}").into());
+        let has = |key: &Arc<str>| self.keys.contains_key(key) || self.queries.values().any(|(due, _)| due == key);
+        std::iter::once(name.as_str().into())
+            .chain(numbered)
+            .find(|key| !has(key))
+            .unwrap()
+    }
+
+    fn is_candidate(&self, listener: ListenerId) -> bool {
+        self.open && !self.leaves() && self.keys.values().any(|held| *held == listener)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) key: Arc<str>,
+    pub(crate) bound: bool,
+    pub(crate) shared: bool,
+    unheld: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) place: Place,
+    pub(crate) listener: Option<ListenerId>,
+    tried: BTreeMap<WorkerId, Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Waiting,
+    Offered(WorkerId),
+    Taken,
+}
+
+impl Laws {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            config,
+            workers: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            conns: BTreeMap::new(),
+            released: BTreeMap::new(),
+            closed: BTreeSet::new(),
+            closing_all: false,
+        }
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.conns.values().filter(|conn| conn.place == Place::Waiting).count()
+    }
+
+    fn candidates(&self, listener: ListenerId) -> impl Iterator<Item = (&WorkerId, &Worker)> {
+        self.workers
+            .iter()
+            .filter(move |(_, worker)| worker.is_candidate(listener))
+    }
+
+    /// What the books say after this input and before what is done about it.
+    pub(crate) fn saw_input(&mut self, now: Instant, input: &Input) {
+        self.closing_all = false;
+        match input {
+            Input::Joined { worker, gated } => {
+                self.workers.entry(*worker).or_insert_with(|| Worker {
+                    open: !gated,
+                    ..Worker::default()
+                });
+            }
+            Input::Message { worker, message } => {
+                let Some(sender) = self.workers.get_mut(worker) else {
+                    return;
+                };
+                let fresh = |sender: &mut Worker| {
+                    let seq = message
+                        .seq
+                        .filter(|seq| sender.last_request.is_none_or(|last| *seq > last));
+                    sender.last_request = seq.or(sender.last_request);
+                    seq
+                };
+                match &message.message {
+                    FromWorker::QueryServer(query) => {
+                        if let Some(seq) = fresh(sender)
+                            && !sender.leaves()
+                        {
+                            let key = sender.key_for(query);
+                            sender.queries.insert(seq, (key, None));
+                        }
+                    }
+                    FromWorker::Close { key } => {
+                        if let Some(id) = sender.keys.remove(&**key) {
+                            self.maybe_unheld(now, id);
+                        }
+                    }
+                    FromWorker::ExitedAfterDisconnect => {
+                        if fresh(sender).is_some() {
+                            sender.exits = true;
+                        }
+                    }
+                    FromWorker::Accepted { ack, accepted } => {
+                        if let Some((conn, _)) = sender.offers.remove(ack) {
+                            let conn = self.conns.get_mut(&conn).unwrap();
+                            assert_eq!(conn.place, Place::Offered(*worker));
+                            if *accepted {
+                                conn.place = Place::Taken;
+                            } else {
+                                conn.place = Place::Waiting;
+                                conn.tried.insert(*worker, now);
+                            }
+                        }
+                    }
+                    FromWorker::Online => sender.online = true,
+                    FromWorker::Listening(_) | FromWorker::Unknown { .. } => {}
+                }
+            }
+            Input::Bound { listener, bound } => {
+                if bound.is_err() {
+                    if self.listeners.get(listener).is_some_and(|listener| !listener.bound) {
+                        self.listeners.remove(listener);
+                    }
+                } else if let Some(listener) = self.listeners.get_mut(listener)
+                    && !listener.bound
+                {
+                    listener.bound = true;
+                    listener.unheld = Some(now);
+                }
+            }
+            Input::Accepted { listener, conn } => {
+                let known = self.listeners.contains_key(listener) || self.closed.contains(listener);
+                self.arrived(*conn, known.then_some(*listener));
+            }
+            // Which listener it goes to is seen when it is offered.
+            Input::HandedBack { conn, .. } => self.arrived(*conn, None),
+            Input::Open { worker } => {
+                if let Some(worker) = self.workers.get_mut(worker) {
+                    worker.open = true;
+                }
+            }
+            Input::Leave { worker, how } => {
+                if let Some(worker) = self.workers.get_mut(worker)
+                    && !worker.told
+                    && !worker.exits
+                {
+                    let since = worker.asked_to_leave.map_or(now, |(_, since)| since);
+                    worker.asked_to_leave = Some((*how, since));
+                }
+            }
+            Input::Gone { worker: id } => {
+                if let Some(worker) = self.workers.remove(id) {
+                    for (conn, _) in worker.offers.values() {
+                        self.conns.get_mut(conn).unwrap().place = Place::Waiting;
+                    }
+                    for listener in worker.keys.values() {
+                        self.maybe_unheld(now, *listener);
+                    }
+                }
+            }
+            Input::Reclaimed { worker: id, conns } => {
+                if let Some(worker) = self.workers.get_mut(id) {
+                    worker.offers.retain(|_, (conn, _)| {
+                        let back = conns.contains(conn);
+                        if back {
+                            let conn = self.conns.get_mut(conn).unwrap();
+                            conn.place = Place::Waiting;
+                            conn.tried.insert(*id, now);
+                        }
+                        !back
+                    });
+                }
+            }
+            Input::CloseListeners => {
+                self.closing_all = true;
+                self.listeners.retain(|_, listener| listener.bound);
+            }
+        }
+    }
+
+    fn arrived(&mut self, conn: ConnId, listener: Option<ListenerId>) {
+        assert!(!self.released.contains_key(&conn));
+        let conn = self.conns.insert(
+            conn,
+            Conn {
+                place: Place::Waiting,
+                listener,
+                tried: BTreeMap::new(),
+            },
+        );
+        assert!(conn.is_none(), "a connection has a new number");
+    }
+
+    fn maybe_unheld(&mut self, now: Instant, id: ListenerId) {
+        let held = self
+            .workers
+            .values()
+            .any(|worker| worker.keys.values().any(|held| *held == id));
+        if let Some(listener) = self.listeners.get_mut(&id)
+            && !held
+        {
+            listener.unheld = Some(now);
+        }
+    }
+
+    pub(crate) fn saw_action(&mut self, now: Instant, cause: Option<&Input>, action: &Action) {
+        match action {
+            Action::Bind { listener, spec: _ } => {
+                let Some(Input::Message { worker, message }) = cause else {
+                    panic!("{action:?} without a query")
+                };
+                let worker = self.workers.get_mut(worker).unwrap();
+                let (key, id) = worker.queries.get_mut(&message.seq.unwrap()).unwrap();
+                assert_eq!(id.replace(*listener), None);
+                let new = Listener {
+                    key: key.clone(),
+                    bound: false,
+                    shared: false,
+                    unheld: None,
+                };
+                let listener = self.listeners.insert(*listener, new);
+                assert!(listener.is_none(), "a listener has a new number");
+            }
+            Action::Unbind { listener } => self.saw_unbind(now, cause, *listener),
+            Action::Send {
+                worker,
+                message,
+                handle,
+            } => {
+                let receiver = self
+                    .workers
+                    .get_mut(worker)
+                    .unwrap_or_else(|| panic!("{worker} is gone: {action:?}"));
+                let seq = message.seq.unwrap();
+                assert_eq!(seq, receiver.next_seq, "numbers count up per worker");
+                receiver.next_seq += 1;
+                match &message.message {
+                    ToWorker::NewConn { key } => self.saw_offer(now, *worker, seq, key, *handle),
+                    ToWorker::RoundRobin { ack, key, .. } => {
+                        assert_eq!(*handle, Handle::None);
+                        self.saw_listener(*worker, *ack, key, None);
+                    }
+                    ToWorker::Shared { ack, key, .. } => {
+                        let Handle::Listener(listener) = handle else {
+                            panic!("{action:?} without its listener")
+                        };
+                        self.saw_listener(*worker, *ack, key, Some(*listener));
+                    }
+                    ToWorker::Refused { ack, errno, .. } => {
+                        assert!(*errno < 0, "a worker throws at errno {errno}");
+                        assert!(receiver.queries.remove(ack).is_some(), "{action:?} answers no query");
+                    }
+                    ToWorker::Disconnect => {
+                        let how = receiver.asked_to_leave;
+                        let (_, since) = how.filter(|(how, _)| *how == LeaveBy::Disconnect).unwrap();
+                        self.saw_told(now, *worker, since);
+                    }
+                    ToWorker::Ack { ack } => {
+                        assert!(receiver.exits);
+                        assert_eq!(Some(*ack), receiver.last_request);
+                    }
+                    ToWorker::Unknown { .. } => panic!("{action:?}"),
+                }
+            }
+            Action::HandBack { worker } => {
+                let how = self.workers[worker].asked_to_leave;
+                let (_, since) = how.filter(|(how, _)| *how == LeaveBy::HandBack).unwrap();
+                self.saw_told(now, *worker, since);
+            }
+            Action::Reclaim { worker: id } => {
+                let worker = self.workers.get_mut(id).unwrap();
+                let oldest = worker.offers.values().map(|(_, since)| *since).min().unwrap();
+                assert!(oldest + self.config.late <= now, "{id} is not late");
+                let again = worker.reclaimed.is_none_or(|before| before + self.config.late <= now);
+                assert!(again, "{id} was just asked");
+                worker.reclaimed = Some(now);
+            }
+            Action::Release { conn: id } => {
+                let closing = |listener: ListenerId| self.closed.contains(&listener);
+                let full = self.waiting() > self.config.max_waiting;
+                let conn = self.conns.remove(id).unwrap_or_else(|| panic!("{id} is not ours"));
+                let may_be_lost = full || conn.listener.is_none_or(closing);
+                match conn.place {
+                    Place::Taken => {}
+                    Place::Waiting => assert!(may_be_lost, "{id} could still be taken: {conn:?}"),
+                    Place::Offered(_) => panic!("{id} is not ours to release: {conn:?}"),
+                }
+                self.released.insert(*id, conn.place == Place::Taken);
+            }
+            Action::Emit(Event::Left { worker, .. }) => assert!(!self.workers.contains_key(worker)),
+            Action::Emit(_) => {}
+        }
+    }
+
+    fn saw_unbind(&mut self, now: Instant, cause: Option<&Input>, id: ListenerId) {
+        let Some(listener) = self.listeners.remove(&id) else {
+            // Given up while it was being bound.
+            assert!(matches!(cause, Some(Input::Bound { listener, bound: Ok(_) }) if *listener == id));
+            return;
+        };
+        self.closed.insert(id);
+        let unheld = listener.unheld;
+        if self.listeners.len() + 1 >= MAX_LISTENERS && cause.is_some() {
+            assert!(unheld.is_some(), "it is held");
+        } else if !self.closing_all {
+            assert!(cause.is_none(), "only time and CloseListeners unbind");
+            let unheld = unheld.expect("it is held");
+            assert!(unheld + self.config.linger <= now, "{id} was held until just now");
+            for (worker, state) in &self.workers {
+                assert!(!state.leaves(), "{worker} may be replaced");
+                assert!(state.has_held, "{worker} is starting");
+                assert!(state.keys.values().all(|held| *held != id), "{worker} holds {id}");
+            }
+            assert!(!self.workers.is_empty(), "all may be replaced");
+        }
+        // What was being bound is given up without a word of Unbind until it is bound.
+        assert!(listener.bound);
+    }
+
+    fn saw_listener(&mut self, worker: WorkerId, ack: u64, key: &Arc<str>, shared: Option<ListenerId>) {
+        let receiver = self.workers.get_mut(&worker).unwrap();
+        let (due, _) = receiver
+            .queries
+            .remove(&ack)
+            .unwrap_or_else(|| panic!("{ack} is no query of {worker}"));
+        assert_eq!(due, *key);
+        let named = self.listeners.iter().find(|(_, listener)| listener.key == *key);
+        let id = *named.unwrap_or_else(|| panic!("{key} is no listener")).0;
+        let listener = self.listeners.get_mut(&id).unwrap();
+        assert!(listener.bound, "{id} is not bound");
+        assert!(
+            shared.is_none_or(|shared| shared == id),
+            "the listener is that of the key"
+        );
+        listener.shared = shared.is_some();
+        listener.unheld = None;
+        receiver.has_held = true;
+        let twice = receiver.keys.insert(key.clone(), id);
+        assert_eq!(twice, None, "{worker} dies of a key that it holds");
+    }
+
+    fn saw_offer(&mut self, now: Instant, id: WorkerId, seq: u64, key: &Arc<str>, handle: Handle) {
+        let Handle::Conn(conn_id) = handle else {
+            panic!("an offer of nothing to {id}")
+        };
+        let worker = &self.workers[&id];
+        assert!(worker.open, "{id} is gated");
+        assert!(!worker.leaves(), "{id} leaves");
+        assert!(worker.offers.len() < self.config.window, "{id} has enough to answer");
+        let listener = *worker
+            .keys
+            .get(key)
+            .unwrap_or_else(|| panic!("{id} does not hold {key}"));
+        let conn = &self.conns[&conn_id];
+        assert_eq!(conn.place, Place::Waiting, "{conn_id} is given away once");
+        assert!(
+            conn.listener.is_none_or(|own| own == listener),
+            "{conn_id} came in elsewhere"
+        );
+        let again = conn.tried.contains_key(&id);
+        if again {
+            for (other, _) in self.candidates(listener) {
+                let tried = conn
+                    .tried
+                    .get(other)
+                    .unwrap_or_else(|| panic!("{other} was not asked about {conn_id}"));
+                assert!(
+                    *tried + self.config.retry <= now,
+                    "{other} was just asked about {conn_id}"
+                );
+            }
+        }
+        let conn = self.conns.get_mut(&conn_id).unwrap();
+        if again {
+            conn.tried.clear();
+        }
+        conn.place = Place::Offered(id);
+        conn.listener = Some(listener);
+        self.workers.get_mut(&id).unwrap().offers.insert(seq, (conn_id, now));
+    }
+
+    fn saw_told(&mut self, now: Instant, id: WorkerId, since: Instant) {
+        let worker = self.workers.get_mut(&id).unwrap();
+        assert!(!worker.told, "{id} was told");
+        assert!(!worker.exits, "{id} leaves of itself");
+        worker.told = true;
+        let patient = worker.offers.is_empty() || since + self.config.answer <= now;
+        assert!(patient, "{id} may still answer {:?}", worker.offers);
+    }
+
+    /// What holds between steps.
+    pub(crate) fn check(&self, primary: &Primary) {
+        assert_eq!(primary.waiting(), self.waiting(), "every connection is at one place");
+        for (id, conn) in &self.conns {
+            assert_ne!(conn.place, Place::Taken, "{id} was taken and is kept");
+            if let (Place::Waiting, Some(listener)) = (conn.place, conn.listener) {
+                let mut able = self.candidates(listener).filter(|(_, worker)| worker.offers.is_empty());
+                let idle = able.find(|(worker, _)| !conn.tried.contains_key(worker));
+                assert!(idle.is_none(), "{id} waits while {idle:?} is idle");
+            }
+        }
+        // A thousand listeners are as good as the newest of them.
+        for (id, listener) in self.listeners.iter().rev().take(50) {
+            let may_accept = primary.may_accept(*id);
+            let room = |worker: &Worker| self.config.window - worker.offers.len();
+            let room: usize = self.candidates(*id).map(|(_, worker)| room(worker)).sum();
+            assert!(may_accept <= room, "{id} may accept {may_accept} for {room}");
+            let waits = |conn: &&Conn| conn.place == Place::Waiting && conn.listener.is_none_or(|own| own == *id);
+            let waiting = self.conns.values().filter(waits).count();
+            let idle = self
+                .candidates(*id)
+                .filter(|(_, worker)| worker.offers.is_empty())
+                .count();
+            assert!(
+                listener.shared || may_accept + waiting >= idle,
+                "{id} may accept less than is idle"
+            );
+            assert!(!listener.shared || may_accept == 0, "{id} is the workers' to accept");
+        }
+    }
+
+    /// The queries that were not answered, of workers that are here.
+    pub(crate) fn unanswered_queries(&self) -> usize {
+        self.workers.values().map(|worker| worker.queries.len()).sum()
+    }
+}
