@@ -12,9 +12,9 @@ use super::{
 };
 
 /// How many objects may be shown in one another, how many values in all, and how much of one string.
-const DEPTH: usize = 16;
-const VALUES: usize = 1_000;
-const UNITS: usize = 1_000;
+const DEPTH: usize = 8;
+const VALUES: usize = 200;
+const UNITS: usize = 200;
 
 /// Something of a document, and what may still be printed.
 struct Shown<'b, T> {
@@ -56,10 +56,10 @@ where
 impl Debug for Shown<'_, Value<'_>> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let left = self.left.get();
+        self.left.set(left.saturating_sub(1));
         if left == 0 || self.depth > DEPTH {
             return f.write_str("…");
         }
-        self.left.set(left - 1);
         match self.what.kind() {
             Kind::Undefined => f.write_str("undefined"),
             Kind::Null => f.write_str("null"),
@@ -111,47 +111,43 @@ impl Debug for Shown<'_, JsStr<'_>> {
 
 impl Debug for Shown<'_, Items<'_>> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let (fits, mut list) = (self.left.get(), f.debug_list());
-        list.entries(self.what.iter().take(fits).map(|item| self.child(item)));
-        if self.what.len() > fits {
-            list.finish_non_exhaustive()
-        } else {
-            list.finish()
+        let mut list = f.debug_list();
+        for item in self.what.iter() {
+            if self.left.get() == 0 {
+                return list.finish_non_exhaustive();
+            }
+            list.entry(&self.child(item));
         }
+        list.finish()
     }
 }
 
 impl Debug for Shown<'_, Pairs<'_>> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let (fits, mut map) = (self.left.get(), f.debug_map());
-        map.entries(
-            self.what
-                .iter()
-                .take(fits)
-                .map(|(key, value)| (self.child(key), self.child(value))),
-        );
-        if self.what.len() > fits {
-            map.finish_non_exhaustive()
-        } else {
-            map.finish()
+        let mut map = f.debug_map();
+        for (key, value) in self.what.iter() {
+            if self.left.get() == 0 {
+                return map.finish_non_exhaustive();
+            }
+            map.entry(&self.child(key), &self.child(value));
         }
+        map.finish()
     }
 }
 
 impl Debug for Shown<'_, Properties<'_>> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let (fits, mut map) = (self.left.get(), f.debug_map());
-        for (key, value) in self.what.iter().take(fits) {
+        let mut map = f.debug_map();
+        for (key, value) in self.what.iter() {
+            if self.left.get() == 0 {
+                return map.finish_non_exhaustive();
+            }
             match key {
                 Key::Index(index) => map.entry(&index, &self.child(value)),
                 Key::Name(name) => map.entry(&self.same(name), &self.child(value)),
             };
         }
-        if self.what.len() > fits {
-            map.finish_non_exhaustive()
-        } else {
-            map.finish()
-        }
+        map.finish()
     }
 }
 
@@ -163,7 +159,7 @@ impl Debug for Document {
 }
 
 impl Debug for Value<'_> {
-    /// Like JavaScript source; at most 1 000 values of it, 16 deep, and 1 000 code units of each string.
+    /// Like JavaScript source; at most 200 values of it, 8 deep, and 200 code units of each string.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         show(*self, f)
     }

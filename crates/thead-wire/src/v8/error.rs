@@ -31,7 +31,7 @@ impl ReadError {
         &self.kind
     }
 
-    /// Where in the payload the value begins that is wrong.
+    /// Where in the payload the value begins, or the part of one, that is wrong.
     pub fn offset(&self) -> usize {
         self.offset
     }

@@ -1,0 +1,118 @@
+//! What hostile payloads can make the reader allocate.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+};
+
+use bytes::Bytes;
+
+use crate::kit::read_default;
+
+/// Counts what this thread holds, and the most it held.
+struct Counting;
+
+thread_local! {
+    static HELD: Cell<usize> = const { Cell::new(0) };
+    static MOST: Cell<usize> = const { Cell::new(0) };
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: memory comes from and goes to the system's allocator unchanged; what is added is two numbers of the thread,
+// which need neither allocation nor a destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let held = HELD.get().wrapping_add(layout.size());
+        HELD.set(held);
+        MOST.set(MOST.get().max(held));
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // Memory may come from another thread, so this may be "below zero" for a while.
+        HELD.set(HELD.get().wrapping_sub(layout.size()));
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+/// The most bytes held while reading, beyond those held before.
+fn cost_of_reading(payload: &Bytes) -> usize {
+    let before = HELD.get();
+    MOST.set(before);
+    drop(read_default(payload));
+    MOST.get() - before
+}
+
+fn many(head: &[u8], item: &[u8], count: usize) -> Bytes {
+    [b"\xff\x0f", head, &item.repeat(count)].concat().into()
+}
+
+#[test]
+fn a_count_without_what_it_counts_allocates_nothing() {
+    let heads: [&[u8]; 10] = [
+        b"A\xff\xff\xff\xff\x07",
+        b"a\xff\xff\xff\xff\x07",
+        b"\"\xff\xff\xff\xff\x07",
+        b"c\xfe\xff\xff\xff\x07",
+        b"S\xff\xff\xff\xff\x07",
+        b"Z\xfe\xff\xff\xff\x07",
+        b"B\xff\xff\xff\xff\x07",
+        b"~\xff\xff\xff\xff\x07\xff\xff\xff\xff\x07",
+        b"\\\x00\x0a\xff\xff\xff\xff\x07",
+        b"o{\xff\xff\xff\xff\x07",
+    ];
+    for head in heads {
+        let cost = cost_of_reading(&many(head, b"", 1));
+        assert!(cost < 4_096, "{cost} bytes for {head:?}");
+    }
+}
+
+/// [`thead_wire::v8::Limits`] says 150.
+#[test]
+fn reading_costs_at_most_150_bytes_for_each_byte_read() {
+    const COUNT: usize = 20_000;
+    // 20 000 as a varint.
+    const N: &[u8] = b"\xa0\x9c\x01";
+    let items: [&[u8]; 12] = [
+        b"0",
+        b"x",
+        b"\"\x00",
+        b"o{\x00",
+        b"';\x3a\x00,\x01",
+        b"A\x00$\x00\x00",
+        b"r.",
+        b"\\\x000\x00",
+        b"B\x00",
+        b"I\x00",
+        b"Z\x00",
+        b"^\x00",
+    ];
+    for item in items {
+        let payloads = [
+            many(&[b"A", N].concat(), item, COUNT),
+            // Not closed: refused at the end, with all of it in hand.
+            many(b"'", item, COUNT),
+            many(b";", item, COUNT),
+        ];
+        for payload in payloads {
+            let cost = cost_of_reading(&payload);
+            assert!(
+                cost <= 150 * payload.len() + 4_096,
+                "{} per byte of {item:?}",
+                cost / payload.len()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_real_message_costs_little() {
+    let message = serde_json::json!({ "cmd": "NODE_CLUSTER", "act": "online", "seq": 0 });
+    let payload = thead_wire::v8::write(&thead_wire::v8::Document::from_json(&message)).unwrap();
+    let cost = cost_of_reading(&payload);
+    assert!(cost < 2_048, "{cost}");
+}
