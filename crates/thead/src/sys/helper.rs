@@ -7,7 +7,7 @@
 //! The child's environment travels with a mark before each name: what the loader or Rust's runtime would obey
 //! (`LD_PRELOAD`, `RUST_BACKTRACE`) is for the program, not for the helper, which still has our rights.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
@@ -149,14 +149,21 @@ impl Request {
 #[derive(Debug)]
 pub struct Report {
     pipe: OwnedFd,
+    program: OsString,
 }
 
 impl Report {
-    pub(super) fn pipe() -> Result<(Report, OwnedFd), SpawnError> {
+    pub(super) fn pipe(program: &OsStr) -> Result<(Report, OwnedFd), SpawnError> {
         let failed = |errno: Errno| SpawnError::new(Stage::Clone, errno.raw_os_error());
         let (pipe, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
         rustix::io::ioctl_fionbio(&pipe, true).map_err(failed)?;
-        Ok((Report { pipe }, writer))
+        Ok((
+            Report {
+                pipe,
+                program: program.to_owned(),
+            },
+            writer,
+        ))
     }
 
     /// `None` while the helper is at work; `Ok` when the program runs (or a signal ended the helper); else why not. The
@@ -171,12 +178,11 @@ impl Report {
             Ok(8) => {
                 let (stage, errno) = record.split_at(4);
                 let number = |bytes: &[u8]| bytes.try_into().map_or(0, i32::from_ne_bytes);
-                let stage = if number(stage) == stage_number(Stage::Program) {
-                    Stage::Program
-                } else {
-                    Stage::Credentials
+                let error = match number(stage) == stage_number(Stage::Program) {
+                    true => SpawnError::new(Stage::Program, number(errno)).with_path(&self.program),
+                    false => SpawnError::new(Stage::Credentials, number(errno)),
                 };
-                Some(Err(SpawnError::new(stage, number(errno))))
+                Some(Err(error))
             }
             _ => Some(Ok(())),
         }

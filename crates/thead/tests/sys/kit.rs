@@ -5,11 +5,12 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thead::sys::pidfd::{self, ExitStatus};
 use thead::sys::spawn::{FdSource, SpawnSpec, Spawned, reserve, spawn};
 use thead::sys::{helper, limit};
@@ -17,6 +18,10 @@ use thead::sys::{helper, limit};
 /// Long enough for a slow machine, short enough to see that a test hangs.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
+/// The soft limit of open files that this process pretends to have been started with.
+pub(crate) const ORIGINAL_FILES: u64 = 777;
+
+static LIMITS: OnceLock<()> = OnceLock::new();
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// Taken first in each test, so that it comes to its end last: nothing may be left behind, no descriptor, no child.
@@ -31,6 +36,18 @@ impl Census {
     pub(crate) fn take() -> Census {
         let turn = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         reserve(16);
+        LIMITS.get_or_init(|| {
+            let hard = getrlimit(Resource::Nofile).maximum;
+            setrlimit(
+                Resource::Nofile,
+                Rlimit {
+                    current: Some(ORIGINAL_FILES),
+                    maximum: hard,
+                },
+            )
+            .unwrap();
+            limit::raise_open_files().unwrap();
+        });
         Census {
             descriptors: descriptors(),
             children: children(),

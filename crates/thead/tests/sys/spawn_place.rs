@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
-use thead::sys::limit;
 use thead::sys::pidfd::ExitStatus;
 use thead::sys::spawn::{FdSource, Session, SpawnSpec, Stage, reserve, spawn};
 
@@ -184,7 +183,6 @@ fn two_thousand_spawns_from_four_threads_leave_nothing_behind() {
 #[test]
 fn with_ten_thousand_open_descriptors_a_child_still_has_only_its_own() {
     let _census = Census::take();
-    limit::raise_open_files().unwrap();
     let room = rustix::process::getrlimit(rustix::process::Resource::Nofile)
         .current
         .unwrap();

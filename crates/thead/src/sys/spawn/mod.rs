@@ -174,7 +174,11 @@ pub fn spawn(spec: &SpawnSpec<'_>) -> Result<Spawned, SpawnError> {
 }
 
 fn start(spec: &SpawnSpec<'_>) -> Result<Spawned, SpawnError> {
-    let report = spec.credentials.as_ref().map(|_| Report::pipe()).transpose()?;
+    let report = spec
+        .credentials
+        .as_ref()
+        .map(|_| Report::pipe(&spec.program))
+        .transpose()?;
     let mut plan = plan::Plan::new(spec, report.as_ref().map(|(_, writer)| writer.as_fd()))?;
     let (pid, pidfd) = slot::lock().start(&mut plan)?;
     Ok(Spawned {
