@@ -253,6 +253,7 @@ impl Primary {
             match how {
                 LeaveBy::Disconnect => self.send(worker, ToWorker::Disconnect, Handle::None),
                 LeaveBy::HandBack => self.actions.push_back(Action::HandBack { worker }),
+                LeaveBy::Signal => {}
             }
         }
     }

@@ -264,6 +264,14 @@ impl Primary {
         });
     }
 
+    /// Offers a worker nothing more: it is about to get a signal, or has got one.
+    pub fn retire(&mut self, worker: WorkerId) {
+        self.input(Input::Leave {
+            worker,
+            how: LeaveBy::Signal,
+        });
+    }
+
     /// Tells a worker with thead's preload to answer with `Connection: close` from now on, and to leave after
     /// `lame_duck`. It still gets connections until then.
     pub fn lame_duck(&mut self, worker: WorkerId, lame_duck: Duration) {

@@ -28,3 +28,7 @@ pub use sys::pidfd::ExitStatus;
 pub use thead_core as core;
 pub use thead_wire as wire;
 pub use thead_wire::{HandleKind, Serialization};
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -393,9 +393,9 @@ impl Service {
                 Action::Spawn { worker, gated, .. } => self.spawn(worker, gated),
                 Action::Open { worker } => self.primary.open(worker),
                 Action::Drain { worker, successor } => self.drain(worker, successor),
-                Action::Terminate { worker } => self.kill(worker, self.options.stop_signal),
-                Action::Abort { worker } => self.kill(worker, libc::SIGABRT),
-                Action::Kill { worker } => self.kill(worker, libc::SIGKILL),
+                Action::Terminate { worker } => self.end(worker, self.options.stop_signal),
+                Action::Abort { worker } => self.end(worker, libc::SIGABRT),
+                Action::Kill { worker } => self.end(worker, libc::SIGKILL),
                 Action::Emit(event) => self.events.push_back(ServiceEvent::Life(event)),
                 Action::Finish(outcome) => {
                     self.finished = true;
@@ -432,7 +432,7 @@ impl Service {
 
     fn drain(&mut self, worker: WorkerId, successor: bool) {
         match (self.options.drain, successor) {
-            (Drain::Signal, _) => self.kill(worker, self.options.stop_signal),
+            (Drain::Signal, _) => self.end(worker, self.options.stop_signal),
             (Drain::HandBack, true) => self.primary.hand_back(worker),
             (Drain::Disconnect, true) => self.primary.disconnect(worker),
             (Drain::HandBack, false) => {
@@ -453,6 +453,12 @@ impl Service {
                 self.primary.disconnect(*worker);
             }
         }
+    }
+
+    /// It gets nothing new, and a signal.
+    fn end(&mut self, worker: WorkerId, signal: i32) {
+        self.primary.retire(worker);
+        self.kill(worker, signal);
     }
 
     fn kill(&self, worker: WorkerId, signal: i32) {

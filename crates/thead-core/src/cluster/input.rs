@@ -130,6 +130,8 @@ pub enum LeaveBy {
     Disconnect,
     /// By the private drain command of the preload ([`Action::HandBack`]); it then leaves of itself, and gets no `disconnect`.
     HandBack,
+    /// By a signal that the driver sends: there is nothing to say here, but offers end.
+    Signal,
 }
 
 /// Something to do. Obey all, in order.
