@@ -28,9 +28,10 @@ fn main() -> io::Result<()> {
             Some((who, "exits")) if who == id => exit(7),
             Some((who, what)) if who == id => {
                 let mut channel = Channel::inherited();
-                let listener = channel.listen()?;
+                let (listener, offer, connection) = channel.listen()?;
                 if !what.starts_with("dies") && what != "reads and answers nothing" {
-                    channel.cluster(json!({ "ack": listener.offer.0, "accepted": false }))?;
+                    drop(connection);
+                    channel.cluster(json!({ "ack": offer, "accepted": false }))?;
                 }
                 misbehave(channel, what, Some(&listener))
             }
@@ -40,12 +41,10 @@ fn main() -> io::Result<()> {
     misbehave(Channel::inherited(), what, None)
 }
 
-/// What the worker was given when it began to misbehave.
+/// What the worker has when it begins to misbehave.
 struct Listener {
     key: String,
     port: u16,
-    /// The number of the first offer, and its connection.
-    offer: (u64, OwnedFd),
 }
 
 fn misbehave(mut channel: Channel, what: &str, listener: Option<&Listener>) -> io::Result<()> {
@@ -188,12 +187,7 @@ fn misbehave(mut channel: Channel, what: &str, listener: Option<&Listener>) -> i
     }
     // Whatever comes of it is due to the misdeed alone: the channel is read, and offers go back as they should.
     while let Ok((line, _)) = channel.hear() {
-        if is_handle(&line) {
-            channel.say(ACK)?;
-        }
-        if let Some((seq, _)) = newconn(&line) {
-            channel.cluster(json!({ "ack": seq, "accepted": false }))?;
-        }
+        channel.decline(&line)?;
     }
     exit(0)
 }
@@ -268,7 +262,8 @@ fn forge(channel: &mut Channel, listener: Option<&Listener>) -> io::Result<()> {
         channel.cluster(json!({ "act": "close", "key": other }))?;
         channel.cluster(json!({ "act": "newconn", "key": other }))?;
     }
-    for ack in 0..1_000 {
+    // Of its own it could say falsely that it took them; those are nobody else's.
+    for ack in 1_000_000..1_001_000 {
         channel.cluster(json!({ "ack": ack, "accepted": true }))?;
     }
     for act in ["online", "disconnect", "kill", "x", "exitedAfterDisconnect", "suicide"] {
@@ -300,11 +295,14 @@ fn give_back(channel: &mut Channel, listener: Option<&Listener>) -> io::Result<(
         for _ in 0..16 {
             channel.say_with(&line, &[fd])?;
             // One at a time, as Node does.
-            while channel.hear()?.0 != ACK {}
+            loop {
+                let (line, _) = channel.hear()?;
+                if line == ACK {
+                    break;
+                }
+                channel.decline(&line)?;
+            }
         }
-    }
-    if let Some(Listener { offer: (_, offer), .. }) = listener {
-        channel.say_with(&line, &[offer.as_fd()])?;
     }
     Ok(())
 }
@@ -389,13 +387,26 @@ impl Channel {
         self.say(&message.to_string())
     }
 
-    /// The next line, and the descriptors that have come by then.
+    /// Acknowledges a handle, and says no to an offer, as is right.
+    fn decline(&mut self, line: &str) -> io::Result<()> {
+        if is_handle(line) {
+            self.say(ACK)?;
+        }
+        match newconn(line) {
+            Some((seq, _)) => self.cluster(json!({ "ack": seq, "accepted": false })),
+            None => Ok(()),
+        }
+    }
+
+    /// The next line, and what came with it if it is a handle.
     fn hear(&mut self) -> io::Result<(String, Vec<OwnedFd>)> {
         loop {
             if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
                 let line = self.read.split_to(end + 1);
                 let line = String::from_utf8_lossy(&line[..end]).into_owned();
-                return Ok((line, std::mem::take(&mut self.descriptors)));
+                // A read may bring earlier lines with the one that they belong to.
+                let mine = if is_handle(&line) { self.descriptors.len() } else { 0 };
+                return Ok((line, self.descriptors.drain(..mine).collect()));
             }
             self.wait(PollFlags::IN)?;
             match message::recv(&self.socket, &mut self.read, &mut self.descriptors) {
@@ -407,8 +418,9 @@ impl Channel {
         }
     }
 
-    /// Listens as a worker does, and waits for the first connection. It is acknowledged, but not answered.
-    fn listen(&mut self) -> io::Result<Listener> {
+    /// Listens as a worker does, and waits for the first connection. It is acknowledged, but not answered: the number of
+    /// its offer comes with it.
+    fn listen(&mut self) -> io::Result<(Listener, u64, OwnedFd)> {
         self.cluster(json!({ "act": "online" }))?;
         let asked = query(self.seq, json!({ "address": "127.0.0.1", "port": 0 }));
         self.seq += 1;
@@ -425,8 +437,7 @@ impl Channel {
             let (line, fds) = self.hear()?;
             if let (Some((seq, _)), Some(fd)) = (newconn(&line), fds.into_iter().next()) {
                 self.say(ACK)?;
-                let offer = (seq, fd);
-                return Ok(Listener { key, port, offer });
+                return Ok((Listener { key, port }, seq, fd));
             }
         }
     }

@@ -64,8 +64,8 @@ pub(crate) struct Reported<T> {
 /// there alone. When that is full its channel is not read any more, and its `send` returns false after some more. Each
 /// child has its own, so one that floods its owner does not get in the way of others.
 const ROOM: u32 = 256 << 10;
-/// What each report takes up besides its message, in bytes. So 256 small ones may wait.
-const REPORT: usize = 1 << 10;
+/// What each report takes up besides its message, in bytes. So 64 small ones may wait, and others' wait behind so many.
+const REPORT: usize = 4 << 10;
 
 /// Watches a child until its channel has ended and its process is collected. Reports are marked with `tag`.
 ///
