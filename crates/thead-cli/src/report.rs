@@ -338,13 +338,10 @@ impl Reporter {
                 );
             }
             Event::GaveUp { slot, reason } => {
-                let details = json!({ "slot": slot.0, "reason": reason.to_string() });
-                say(
-                    Bad,
-                    format!("{}/{slot} is given up: {reason}", self.name),
-                    "gave_up",
-                    details,
-                );
+                let lines = last.map(|worker| service.last_lines(worker)).unwrap_or_default();
+                let details = json!({ "slot": slot.0, "reason": reason.to_string(), "last_lines": lines });
+                let text = format!("{}/{slot} is given up: {reason}{}", self.name, quote(&lines));
+                say(Bad, text, "gave_up", details);
             }
             Event::ReloadStarted { generation } => {
                 say(

@@ -393,6 +393,8 @@ struct Watch {
     /// The signal that asked for the end.
     stopping: Option<Told>,
     come_back: bool,
+    /// The restarts are spent.
+    failed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -445,6 +447,11 @@ impl Watch {
                     self.last = Some((*worker, *status));
                 }
             }
+            // Workers that live on would hide from whoever supervises this program that it is not whole.
+            ServiceEvent::Life(Event::GaveUp { .. }) => {
+                self.failed = true;
+                service.operator().stop();
+            }
             _ => {}
         }
         reporter.event(service, &event, self.last.map(|(worker, _)| worker));
@@ -454,6 +461,7 @@ impl Watch {
         Some(match (outcome, self.stopping, self.last) {
             (_, Some(Told::Twice(signal)), _) => code_of(Exit::Signal { signal, core: false }),
             (Outcome::Failed { .. }, ..) => FAILED,
+            _ if self.failed => FAILED,
             (Outcome::Done, _, Some((_, status))) => code_of(status),
             (Outcome::Done | Outcome::Stopped, ..) => 0,
         })
