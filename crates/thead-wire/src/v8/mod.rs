@@ -1,6 +1,6 @@
 //! V8's value format, as Node's `advanced` channels carry it.
 //!
-//! [`read`] turns the payload of one frame (what follows its four length bytes) into a [`Document`], [`write()`] does the
+//! [`read()`] turns the payload of one frame (what follows its four length bytes) into a [`Document`], [`write()`] does the
 //! opposite. Framing is not done here.
 //!
 //! JavaScript values are a graph: two properties may hold the same object, and an object may hold itself. So a
