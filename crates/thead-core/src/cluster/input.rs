@@ -13,7 +13,8 @@ use crate::id::{ConnId, ListenerId, WorkerId};
 pub struct Config {
     /// Who accepts TCP and Unix connections. UDP is always shared.
     pub scheduling: Scheduling,
-    /// How many offers a worker may have unanswered, at least 1. What a stuck worker holds at most. Default 4.
+    /// How many offers a worker may have unanswered, 1 to [`MAX_WINDOW`](super::MAX_WINDOW). What a stuck worker holds at most.
+    /// Default 4.
     pub window: usize,
     /// After how long an unanswered offer makes its worker doubtful and worth a [`Action::Reclaim`], at least 1 ms. Default
     /// 50 ms.
