@@ -154,11 +154,18 @@ function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
     return socket._server === server && !socket.encrypted && homes.get(server);
   }
 
+  // For connections whose parser is between two requests, or before the first.
   function sweep(server, parsers, late) {
-    for (const { socket } of parsers) {
-      if (!isIdle(socket) || leaving.has(socket)) continue;
+    for (const { socket, incoming } of parsers) {
+      if (!socket || socket.destroyed || leaving.has(socket)) continue;
       const listener = home(server, socket);
-      if (!listener) {
+      const response = socket._httpMessage;
+      if (response) {
+        // A client that pipelines would never let it become idle.
+        if (listener && incoming && incoming !== response.req) stopReading(socket);
+      } else if (!isQuiet(socket)) {
+        continue;
+      } else if (!listener) {
         if (late) socket.destroy();
       } else if (leaving.size < WINDOW) {
         giveBack(socket, listener);
@@ -170,10 +177,7 @@ function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
     waiting++;
     leaving.add(socket);
     socket.setTimeout(0);
-    socket.pause();
-    // From here every byte stays in the kernel, for the successor.
-    socket._handle.reading = false;
-    socket._handle.readStop();
+    stopReading(socket);
     Reflect.apply(send, process, [{ cmd: 'NODE_THEAD_HANDBACK', ...listener }, socket._handle, () => {
       leaving.delete(socket);
       socket.destroy(); // the descriptor is on its way: this closes our copy and not the connection
@@ -192,14 +196,18 @@ function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
   }
 }
 
-// Node: lib/_http_server.js. Parsers of an HTTP server by state; undefined for other servers.
+// Node: lib/_http_server.js. Parsers of an HTTP server, by state; undefined for other servers.
 function connections(server) {
   return server[Object.getOwnPropertySymbols(server).find((key) => key.description === 'http.server.connections')];
 }
 
-// Between two requests, or before the first: nothing read that is not answered, nothing answered that is not sent.
-// Called for connections whose parser has not begun a request.
-function isIdle(socket) {
-  return socket && !socket.destroyed && socket._handle && !socket._httpMessage &&
-    !socket.readableLength && !socket.readableEnded && !socket.writableLength && !socket.writableEnded;
+// Nothing is read that has not been parsed, nothing is answered that has not been sent, and nobody has said goodbye.
+function isQuiet(socket) {
+  return !socket.readableLength && !socket.readableEnded && !socket.writableLength && !socket.writableEnded;
+}
+
+// For good: from here every byte stays in the kernel, for the successor, whoever calls resume().
+function stopReading({ _handle: handle }) {
+  handle.readStart = () => 0;
+  handle.readStop();
 }
