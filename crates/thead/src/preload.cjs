@@ -94,13 +94,7 @@ function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
     if (!home(server, socket)) response.shouldKeepAlive = false;
   });
   subscribe('http.server.response.finish', ({ server, socket }) => {
-    // Not now: Node has not yet let go of the response, nor has the program seen its 'finish'.
-    if (sweeping || !home(server, socket)) return;
-    sweeping = true;
-    setImmediate(() => {
-      sweeping = false;
-      for (const server of homes.keys()) sweep(server, connections(server).idle(), false);
-    });
+    if (home(server, socket)) sweepSoon();
   });
 
   for (const server of known) {
@@ -128,6 +122,17 @@ function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
     if (--waiting > 0) return;
     clearInterval(timer);
     worker.disconnect();
+  }
+
+  // Not now: Node has not yet let go of the response, nor has the program seen its 'finish'. And not for each of them: a
+  // sweep looks at all connections, so it should find room for some.
+  function sweepSoon() {
+    if (sweeping || leaving.size > WINDOW / 2) return;
+    sweeping = true;
+    setImmediate(() => {
+      sweeping = false;
+      for (const server of homes.keys()) sweep(server, connections(server).idle(), false);
+    });
   }
 
   function poll() {
@@ -181,6 +186,7 @@ function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
     Reflect.apply(send, process, [{ cmd: 'NODE_THEAD_HANDBACK', ...listener }, socket._handle, () => {
       leaving.delete(socket);
       socket.destroy(); // the descriptor is on its way: this closes our copy and not the connection
+      sweepSoon();
       done();
     }]);
   }
