@@ -94,13 +94,7 @@ function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
     if (!home(server, socket)) response.shouldKeepAlive = false;
   });
   subscribe('http.server.response.finish', ({ server, socket }) => {
-    // Not now: Node has not yet let go of the response, nor has the program seen its 'finish'.
-    if (sweeping || !home(server, socket)) return;
-    sweeping = true;
-    setImmediate(() => {
-      sweeping = false;
-      for (const server of homes.keys()) sweep(server, connections(server).idle(), false);
-    });
+    if (home(server, socket)) sweepSoon();
   });
 
   for (const server of known) {
@@ -130,6 +124,17 @@ function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
     worker.disconnect();
   }
 
+  // Not now: Node has not yet let go of the response, nor has the program seen its 'finish'. And not for each of them: a
+  // sweep looks at all connections, so it should find room for some.
+  function sweepSoon() {
+    if (sweeping || leaving.size > WINDOW / 2) return;
+    sweeping = true;
+    setImmediate(() => {
+      sweeping = false;
+      for (const server of homes.keys()) sweep(server, connections(server).idle(), false);
+    });
+  }
+
   function poll() {
     // One that has just answered gets as long to leave as the others had.
     const late = Date.now() >= nextClose;
@@ -154,11 +159,18 @@ function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
     return socket._server === server && !socket.encrypted && homes.get(server);
   }
 
+  // For connections whose parser is between two requests, or before the first.
   function sweep(server, parsers, late) {
-    for (const { socket } of parsers) {
-      if (!isIdle(socket) || leaving.has(socket)) continue;
+    for (const { socket, incoming } of parsers) {
+      if (!socket || socket.destroyed || leaving.has(socket)) continue;
       const listener = home(server, socket);
-      if (!listener) {
+      const response = socket._httpMessage;
+      if (response) {
+        // A client that pipelines would never let it become idle.
+        if (listener && incoming && incoming !== response.req) stopReading(socket);
+      } else if (!isQuiet(socket)) {
+        continue;
+      } else if (!listener) {
         if (late) socket.destroy();
       } else if (leaving.size < WINDOW) {
         giveBack(socket, listener);
@@ -170,13 +182,11 @@ function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
     waiting++;
     leaving.add(socket);
     socket.setTimeout(0);
-    socket.pause();
-    // From here every byte stays in the kernel, for the successor.
-    socket._handle.reading = false;
-    socket._handle.readStop();
+    stopReading(socket);
     Reflect.apply(send, process, [{ cmd: 'NODE_THEAD_HANDBACK', ...listener }, socket._handle, () => {
       leaving.delete(socket);
       socket.destroy(); // the descriptor is on its way: this closes our copy and not the connection
+      sweepSoon();
       done();
     }]);
   }
@@ -192,14 +202,18 @@ function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
   }
 }
 
-// Node: lib/_http_server.js. Parsers of an HTTP server by state; undefined for other servers.
+// Node: lib/_http_server.js. Parsers of an HTTP server, by state; undefined for other servers.
 function connections(server) {
   return server[Object.getOwnPropertySymbols(server).find((key) => key.description === 'http.server.connections')];
 }
 
-// Between two requests, or before the first: nothing read that is not answered, nothing answered that is not sent.
-// Called for connections whose parser has not begun a request.
-function isIdle(socket) {
-  return socket && !socket.destroyed && socket._handle && !socket._httpMessage &&
-    !socket.readableLength && !socket.readableEnded && !socket.writableLength && !socket.writableEnded;
+// Nothing is read that has not been parsed, nothing is answered that has not been sent, and nobody has said goodbye.
+function isQuiet(socket) {
+  return !socket.readableLength && !socket.readableEnded && !socket.writableLength && !socket.writableEnded;
+}
+
+// For good: from here every byte stays in the kernel, for the successor, whoever calls resume().
+function stopReading({ _handle: handle }) {
+  handle.readStart = () => 0;
+  handle.readStop();
 }
