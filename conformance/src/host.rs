@@ -1,6 +1,6 @@
 //! A `thead run`, started and watched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -408,8 +408,23 @@ impl Thead {
         end
     }
 
-    /// As [`stop`](Self::stop), and every worker that was told to leave ended with exit code 0.
-    pub fn stop_cleanly(self) -> End {
+    /// As [`stop`](Self::stop), when all workers are ready; then each of them ends with exit code 0.
+    pub fn stop_cleanly(mut self) -> End {
+        loop {
+            let named = |thead: &mut Self, event| -> BTreeSet<u64> {
+                thead.all(event).iter().map(|said| said.number("worker")).collect()
+            };
+            let (spawned, ready) = (named(&mut self, "spawned"), named(&mut self, "ready"));
+            let gone = named(&mut self, "exited");
+            let Some(worker) = spawned
+                .difference(&ready)
+                .find(|worker| !gone.contains(worker))
+                .copied()
+            else {
+                break;
+            };
+            self.wait_for("ready", |said| said.number("worker") == worker);
+        }
         let end = self.stop();
         for gone in end.all("exited").iter().filter(|gone| gone.json["expected"] == true) {
             assert_eq!(gone.json["code"], 0, "{}", gone.json);
