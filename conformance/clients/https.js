@@ -1,10 +1,11 @@
 'use strict';
-// node https.js PORT COUNT: that many requests, one connection each, TLS 1.2 so that a ticket is there at the end of the
-// handshake; from the second on each brings the ticket of the first. Prints [{worker, resumed}].
+// node https.js PORT COUNT [SESSION]: that many requests, one connection each, TLS 1.2 so that a ticket is there at the end
+// of the handshake; each but the first brings the ticket of the first, or of SESSION. Prints {answers, session}, where
+// answers are [{worker, resumed}].
 const https = require('https');
 
-const [port, count] = process.argv.slice(2).map(Number);
-let session;
+const [port, count] = process.argv.slice(2, 4).map(Number);
+let session = process.argv[4] ? Buffer.from(process.argv[4], 'base64') : undefined;
 
 function get() {
   return new Promise((resolve, reject) => {
@@ -20,5 +21,5 @@ function get() {
 (async () => {
   const answers = [];
   while (answers.length < count) answers.push(await get());
-  console.log(JSON.stringify(answers));
+  console.log(JSON.stringify({ answers, session: session.toString('base64') }));
 })();

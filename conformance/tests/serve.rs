@@ -49,7 +49,7 @@ fn https(runtime: Runtime) {
     let mut thead = Run::program(runtime, "https.js").start();
     let port = thead.ready(2);
     let answers = client::script("https.js", &[port.to_string(), "4".into()]);
-    assert_eq!(workers_of(&answers), [1, 2].into());
+    assert_eq!(workers_of(&answers["answers"]), [1, 2].into());
     thead.stop_cleanly();
 }
 
