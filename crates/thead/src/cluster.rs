@@ -368,6 +368,10 @@ impl Primary {
     }
 
     fn report(&mut self, (worker, report): (WorkerId, Report)) {
+        // What the cluster has to say of earlier messages comes first: a worker listens before it exits.
+        if !matches!(report, Report::Internal(..)) {
+            self.obey();
+        }
         match report {
             Report::Internal(body, handle) => self.internal(worker, &body, handle),
             Report::Message(message, handle) => {
