@@ -105,6 +105,9 @@ pub enum ProtocolError {
     /// Descriptors that no message claims.
     #[error("{0} descriptors came that no message claims; at most {UNCLAIMED} may wait")]
     Unclaimed(usize),
+    /// It sends handles and does not read what it is answered.
+    #[error("{UNREAD_ANSWERS} handles were answered and the peer has read none of the answers")]
+    UnreadAnswers,
 }
 
 /// Why a message was not taken for sending.
@@ -190,6 +193,11 @@ pub struct Endpoint<H> {
     written: usize,
     /// Bytes in `out` and `held`.
     queued: usize,
+    /// Bytes that ever were in `out`, and that ever left it.
+    appended: u64,
+    sent: u64,
+    /// Where in `out`, counted like `appended`, the answers end that are not yet written; oldest first.
+    answers: VecDeque<u64>,
     /// Wait for room in the window, in order.
     held: VecDeque<Held<H>>,
     /// Written or about to be, oldest first: acknowledgements come in this order.
@@ -205,10 +213,24 @@ fn body_of(serialization: Serialization, frame: &[u8]) -> &[u8] {
     }
 }
 
+fn owned(body: Bytes) -> Bytes {
+    if body.len() <= OWNED {
+        Bytes::copy_from_slice(&body)
+    } else {
+        body
+    }
+}
+
 /// Descriptors that may wait for their message. Node, Bun and Deno never have more than a few.
 const UNCLAIMED: usize = 64;
+/// Answers to handles that may wait to be written. A peer has at most 64 handles under way.
+const UNREAD_ANSWERS: usize = 256;
 /// Plain frames are joined up to this size, in bytes.
 const JOINED: usize = 64 << 10;
+/// Messages up to this size, in bytes, get memory of their own. As parts of what was read, each would keep all of that.
+const OWNED: usize = 256 << 10;
+/// An idle endpoint keeps room for this many events.
+const RETAINED_EVENTS: usize = 256;
 /// One transmission and three repetitions, as in Node.
 const TRANSMISSIONS: u8 = 4;
 
@@ -224,6 +246,9 @@ impl<H> Endpoint<H> {
             out: VecDeque::new(),
             written: 0,
             queued: 0,
+            appended: 0,
+            sent: 0,
+            answers: VecDeque::new(),
             held: VecDeque::new(),
             in_flight: VecDeque::new(),
             next_handle: 0,
@@ -276,7 +301,7 @@ impl<H> Endpoint<H> {
                     if marked {
                         self.config.dialect = Dialect::Bun;
                     }
-                    self.take(class);
+                    self.take(class)?;
                 }
                 Err(bad) => self.events.push_back(Event::Bad(bad)),
             }
@@ -287,40 +312,47 @@ impl<H> Endpoint<H> {
         }
     }
 
-    fn take(&mut self, class: Class) {
+    fn take(&mut self, class: Class) -> Result<(), ProtocolError> {
         match class {
-            Class::User(body) => self.events.push_back(Event::Message(body, None)),
-            Class::Internal(body) => self.events.push_back(Event::Internal(body, None)),
+            Class::User(body) => self.events.push_back(Event::Message(owned(body), None)),
+            Class::Internal(body) => self.events.push_back(Event::Internal(owned(body), None)),
             Class::Ack => self.acknowledged(),
             Class::Nack => self.refused(),
-            Class::Handle(message) => self.take_handle(message),
+            Class::Handle(message) => return self.take_handle(message),
         }
+        Ok(())
     }
 
-    fn take_handle(&mut self, message: HandleMessage) {
+    fn take_handle(&mut self, message: HandleMessage) -> Result<(), ProtocolError> {
         let Some(handle) = self.unclaimed.pop_front() else {
             return self.answer(false);
         };
-        self.answer(true);
+        self.answer(true)?;
         let received = ReceivedHandle {
             kind: message.kind,
             handle,
             key: message.key,
         };
         self.events.push_back(match *message.inner {
-            Class::User(body) => Event::Message(body, Some(received)),
-            Class::Internal(body) => Event::Internal(body, Some(received)),
+            Class::User(body) => Event::Message(owned(body), Some(received)),
+            Class::Internal(body) => Event::Internal(owned(body), Some(received)),
             // An acknowledgement or a handle message inside a handle message: nothing that Node sends.
             Class::Ack | Class::Nack | Class::Handle(_) => {
                 Event::Bad(BadMessage::new("a handle message inside a handle message", b""))
             }
         });
+        Ok(())
     }
 
     /// ACK and NACK pass by whatever waits, so that two ends that send each other handles do not stop each other.
-    fn answer(&mut self, taken: bool) {
+    fn answer(&mut self, taken: bool) -> Result<(), ProtocolError> {
+        if self.answers.len() >= UNREAD_ANSWERS {
+            return Err(ProtocolError::UnreadAnswers);
+        }
         let serialization = self.config.serialization;
         self.append(|out| write_answer(serialization, taken, out));
+        self.answers.push_back(self.appended);
+        Ok(())
     }
 
     fn acknowledged(&mut self) {
@@ -346,8 +378,7 @@ impl<H> Endpoint<H> {
         } else {
             sent.sent += 1;
             self.queued += sent.frame.len();
-            self.out.push_back(Chunk::Handle(id, sent.frame.clone()));
-            self.in_flight.push_back((id, sent));
+            self.append_handle(id, sent);
         }
         self.release_held();
     }
@@ -370,8 +401,7 @@ impl<H> Endpoint<H> {
                     self.append(|out| out.extend_from_slice(&frame));
                 }
                 Some(Held::Handle(id, frame, handle)) => {
-                    self.out.push_back(Chunk::Handle(id, frame.clone()));
-                    self.in_flight.push_back((id, InFlight { handle, frame, sent: 1 }));
+                    self.append_handle(id, InFlight { handle, frame, sent: 1 });
                 }
             }
         }
@@ -394,7 +424,15 @@ impl<H> Endpoint<H> {
             let before = joined.len();
             write(joined);
             self.queued += joined.len() - before;
+            self.appended += (joined.len() - before) as u64;
         }
+    }
+
+    /// Its bytes are counted in `queued` already.
+    fn append_handle(&mut self, id: HandleId, sent: InFlight<H>) {
+        self.appended += sent.frame.len() as u64;
+        self.out.push_back(Chunk::Handle(id, sent.frame.clone()));
+        self.in_flight.push_back((id, sent));
     }
 
     /// Undoes the sending of what the peer has not read: `bytes` are what was taken back out of its socket, whole frames.
@@ -437,6 +475,7 @@ impl<H> Endpoint<H> {
         let unsent = self.queued();
         self.unclaimed.clear();
         self.out.clear();
+        self.answers.clear();
         for (id, sent) in self.in_flight.drain(..) {
             self.events.push_back(Event::Lost(id, sent.handle));
         }
@@ -553,8 +592,7 @@ impl<H> Endpoint<H> {
         self.next_handle += 1;
         self.queued += frame.len();
         if self.held.is_empty() && self.may_send(true) {
-            self.out.push_back(Chunk::Handle(id, frame.clone()));
-            self.in_flight.push_back((id, InFlight { handle, frame, sent: 1 }));
+            self.append_handle(id, InFlight { handle, frame, sent: 1 });
         } else {
             self.held.push_back(Held::Handle(id, frame, handle));
         }
@@ -572,7 +610,11 @@ impl<H> Endpoint<H> {
 
     /// What happened since it was last asked, oldest first.
     pub fn poll_event(&mut self) -> Option<Event<H>> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() && self.events.capacity() > RETAINED_EVENTS {
+            self.events = VecDeque::new();
+        }
+        event
     }
 
     /// What to write next, if anything.
@@ -600,6 +642,10 @@ impl<H> Endpoint<H> {
     pub fn transmitted(&mut self, n: usize) {
         let Some(front) = self.out.front_mut() else { return };
         self.written += n;
+        self.sent += n as u64;
+        while self.answers.front().is_some_and(|end| *end <= self.sent) {
+            self.answers.pop_front();
+        }
         match front {
             Chunk::Plain(joined) => {
                 // What is written of a chunk that goes on growing must not stay.

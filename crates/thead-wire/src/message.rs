@@ -185,8 +185,28 @@ fn classify_json(body: Bytes, depth: usize) -> Result<Class, BadMessage> {
 }
 
 fn classify_value(body: Bytes) -> Result<Class, BadMessage> {
-    let document = v8::read(&body, &v8::Limits::default()).map_err(|error| BadMessage::new(error, &body))?;
-    classify_document(document, Some(body), 0)
+    match v8::read(&body, &v8::Limits::with_values(INTERNAL_VALUES)) {
+        Ok(document) => classify_document(document, Some(body), 0),
+        // Every runtime writes `cmd` first, so this one is a user's that mentions `NODE_` somewhere.
+        Err(error) if matches!(error.kind(), v8::ReadErrorKind::TooMany { .. }) && !begins_as_internal(&body) => {
+            Ok(Class::User(body))
+        }
+        Err(error) => Err(BadMessage::new(error, &body)),
+    }
+}
+
+/// Values that a message may have whose `cmd` has to be known: about 15 MB of memory while that is found out, however
+/// large the frame. What goes beyond is a user's message, unless `cmd` stands at its beginning.
+const INTERNAL_VALUES: usize = 100_000;
+
+/// Memory that an internal message may take as JSON, in bytes: several times what the longest cluster message takes.
+const INTERNAL_JSON: usize = 1 << 20;
+
+/// Whether a payload is an object that has for its first property a `cmd` of the runtime's own.
+fn begins_as_internal(body: &[u8]) -> bool {
+    let cmd = body.get(2..).and_then(|value| value.strip_prefix(b"o\"\x03cmd\""));
+    cmd.and_then(|text| text.get(1..))
+        .is_some_and(|text| text.starts_with(b"NODE_"))
 }
 
 /// `body` is what the document was read from, if it is a whole payload.
@@ -206,7 +226,7 @@ fn classify_document(document: v8::Document, body: Option<Bytes>, depth: usize) 
         Some("NODE_HANDLE_ACK") => Ok(Class::Ack),
         Some("NODE_HANDLE_NACK") => Ok(Class::Nack),
         Some(cmd) if is_internal(cmd) => {
-            let json = document.to_json().map_err(|error| bad(&error))?;
+            let json = document.to_json_within(INTERNAL_JSON).map_err(|error| bad(&error))?;
             Ok(Class::Internal(json.to_string().into()))
         }
         _ => match body {

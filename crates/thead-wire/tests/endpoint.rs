@@ -365,3 +365,47 @@ fn what_the_peer_has_not_read_can_be_taken_back_and_messages_between_go_again() 
     );
     assert!(end.take_back(b"{\"cut").is_err());
 }
+
+#[test]
+fn a_peer_that_sends_handles_and_reads_no_answer_loses_its_channel() {
+    let mut end = end(Dialect::Careful);
+    for _ in 0..256 {
+        end.receive(NATIVE.as_bytes(), []).unwrap();
+    }
+    assert_eq!(end.receive(NATIVE.as_bytes(), []), Err(ProtocolError::UnreadAnswers));
+    assert!(end.is_closed());
+}
+
+#[test]
+fn answers_that_are_read_may_be_without_number_behind_a_queue_that_is_never_empty() {
+    let mut end = end(Dialect::Pipelined);
+    for n in 0..10_000 {
+        // One more than was there is sent before half of it is written.
+        end.send(&[b'1'; 20]).unwrap();
+        end.send(&[b'2'; 20]).unwrap();
+        end.receive(NATIVE.as_bytes(), [n]).unwrap();
+        let waiting = end.queued();
+        while end.queued() > waiting / 2 {
+            let n = end.poll_transmit().unwrap().bytes.len();
+            end.transmitted(n.min(7));
+        }
+        assert!(matches!(&events(&mut end)[..], [Event::Message(..)]));
+    }
+    assert!(end.queued() > 0);
+}
+
+#[test]
+fn a_small_message_does_not_keep_the_large_one_that_came_with_it() {
+    let mut end = end(Dialect::Careful);
+    let large = "1".repeat(1 << 20);
+    end.receive(format!("{large}\n2\n").as_bytes(), []).unwrap();
+    let [Event::Message(large, None), Event::Message(small, None)] = &events(&mut end)[..] else {
+        panic!("two messages");
+    };
+    let end_of_large = large.as_ptr().wrapping_add(large.len());
+    assert_ne!(
+        small.as_ptr(),
+        end_of_large.wrapping_add(1),
+        "a part of the same memory"
+    );
+}

@@ -100,4 +100,6 @@ pub enum ReadErrorKind {
     HostKind(u32),
     #[error("objects nested deeper than {limit}")]
     TooDeep { limit: usize },
+    #[error("more than {limit} values")]
+    TooMany { limit: usize },
 }

@@ -108,6 +108,11 @@ impl Document {
     pub fn to_json(&self) -> Result<Json, JsonError> {
         self.root().to_json()
     }
+
+    /// As [`to_json`](Self::to_json), but refused when it would take more than about `limit` bytes of memory.
+    pub(crate) fn to_json_within(&self, limit: usize) -> Result<Json, JsonError> {
+        to_json(self.root(), Budget(limit))
+    }
 }
 
 impl Value<'_> {
@@ -127,37 +132,40 @@ impl Value<'_> {
     /// Cycles and `BigInt`, as `JSON.stringify`; deep nesting, and much more output than input.
     pub fn to_json(self) -> Result<Json, JsonError> {
         let doc = self.doc;
-        let mut budget = Budget(EXTRA + doc.text.len() + 2 * VALUE * (doc.slots.len() + 1));
-        let mut open: Vec<Open<'_>> = Vec::new();
-        let mut next = self;
-        loop {
-            let mut done = match begin(next, &mut budget)? {
-                Begun::Done(json) => Some(json),
-                Begun::Open(body) => {
-                    if open.iter().any(|open| open.id == next.id()) {
-                        return Err(JsonError::Cycle);
-                    }
-                    let limit = Limits::default().depth;
-                    if open.len() >= limit {
-                        return Err(JsonError::TooDeep { limit });
-                    }
-                    open.push(Open { id: next.id(), body });
-                    None
+        to_json(self, Budget(EXTRA + doc.text.len() + 2 * VALUE * (doc.slots.len() + 1)))
+    }
+}
+
+fn to_json(value: Value<'_>, mut budget: Budget) -> Result<Json, JsonError> {
+    let mut open: Vec<Open<'_>> = Vec::new();
+    let mut next = value;
+    loop {
+        let mut done = match begin(next, &mut budget)? {
+            Begun::Done(json) => Some(json),
+            Begun::Open(body) => {
+                if open.iter().any(|open| open.id == next.id()) {
+                    return Err(JsonError::Cycle);
                 }
+                let limit = Limits::default().depth;
+                if open.len() >= limit {
+                    return Err(JsonError::TooDeep { limit });
+                }
+                open.push(Open { id: next.id(), body });
+                None
+            }
+        };
+        next = loop {
+            let Some(innermost) = open.last_mut() else {
+                return Ok(done.flatten().unwrap_or(Json::Null));
             };
-            next = loop {
-                let Some(innermost) = open.last_mut() else {
-                    return Ok(done.flatten().unwrap_or(Json::Null));
-                };
-                if let Some(json) = done.take() {
-                    innermost.body.put(json, &mut budget)?;
-                }
-                match innermost.body.next() {
-                    Some(value) => break value,
-                    None => done = open.pop().map(|open| Some(open.body.finish())),
-                }
-            };
-        }
+            if let Some(json) = done.take() {
+                innermost.body.put(json, &mut budget)?;
+            }
+            match innermost.body.next() {
+                Some(value) => break value,
+                None => done = open.pop().map(|open| Some(open.body.finish())),
+            }
+        };
     }
 }
 

@@ -52,24 +52,41 @@ pub use write::{WriteError, write, write_into};
 
 /// What a document may cost.
 ///
-/// Memory needs no number of its own: reading takes at most 100 bytes for each byte of payload (an array of nothing but
-/// boxed booleans), for ordinary messages some 10, so the limit on a frame bounds it.
+/// Reading takes at most 100 bytes of memory for each byte of payload (an array of nothing but boxed booleans), for
+/// ordinary messages some 10. Where that is too much, limit the values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
     /// How many objects may be nested in one another; by default 1 000. Node itself has no limit but its stack.
     pub depth: usize,
+    /// How many values there may be, those inside of others and the keys of properties counted too; by default any
+    /// number.
+    pub values: usize,
 }
 
 impl Limits {
     /// The default limits, with another depth.
     pub fn with_depth(depth: usize) -> Limits {
-        Limits { depth }
+        Limits {
+            depth,
+            ..Limits::default()
+        }
+    }
+
+    /// The default limits, with another number of values.
+    pub fn with_values(values: usize) -> Limits {
+        Limits {
+            values,
+            ..Limits::default()
+        }
     }
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { depth: 1_000 }
+        Limits {
+            depth: 1_000,
+            values: usize::MAX,
+        }
     }
 }

@@ -32,7 +32,8 @@ pub fn read(payload: &Bytes, limits: &Limits) -> Result<Document, ReadError> {
             at: 0,
             mark: 0,
         },
-        depth: limits.depth,
+        limits,
+        left: limits.values,
         open: Vec::with_capacity(8),
         stack: Vec::with_capacity(16),
         slots: Vec::with_capacity(16),
@@ -69,7 +70,9 @@ const OPEN_HOST: Node = Node::Host { start: usize::MAX };
 struct Reader<'a> {
     payload: &'a Bytes,
     input: Input<'a>,
-    depth: usize,
+    limits: &'a Limits,
+    /// How many values may still come.
+    left: usize,
     /// The objects whose end has not come, outermost first.
     open: Vec<Open>,
     /// The children of all open objects. They move to `slots` when theirs is closed, so that they stand side by side.
@@ -142,6 +145,7 @@ impl Reader<'_> {
                 Part::Elements { length, left } => {
                     self.part(Part::Elements { length, left: left - 1 });
                     if self.input.ends(b'-')? {
+                        self.count_value()?;
                         self.stack.push(Slot::Hole)
                     } else {
                         self.value()?
@@ -177,6 +181,7 @@ impl Reader<'_> {
 
     /// Reads a value that ends here and puts it on the stack, or the beginning of an object, and opens that.
     fn value(&mut self) -> Result<(), Fault> {
+        self.count_value()?;
         let tag = self.input.tag()?;
         let slot = match tag {
             b'_' => Slot::Undefined,
@@ -253,9 +258,16 @@ impl Reader<'_> {
         Ok(())
     }
 
+    fn count_value(&mut self) -> Result<(), Fault> {
+        let limit = self.limits.values;
+        self.left = self.left.checked_sub(1).ok_or(Fault::TooMany { limit })?;
+        Ok(())
+    }
+
     fn open(&mut self, part: Part) -> Result<(), Fault> {
-        if self.open.len() >= self.depth {
-            return Err(Fault::TooDeep { limit: self.depth });
+        let limit = self.limits.depth;
+        if self.open.len() >= limit {
+            return Err(Fault::TooDeep { limit });
         }
         self.open.push(Open {
             node: self.nodes.len(),
@@ -408,6 +420,7 @@ impl Reader<'_> {
     }
 
     fn key(&mut self) -> Result<Slot, Fault> {
+        self.count_value()?;
         let tag = self.input.tag()?;
         match tag {
             b'"' | b'c' | b'S' => {

@@ -7,6 +7,8 @@ use std::{
 
 use bytes::Bytes;
 
+use thead_wire::{Endpoint, Event, Serialization, endpoint::Config};
+
 use crate::kit::read_default;
 
 /// Counts what this thread holds, and the most it held.
@@ -41,9 +43,13 @@ unsafe impl GlobalAlloc for Counting {
 
 /// The most bytes held while reading, beyond those held before.
 fn cost_of_reading(payload: &Bytes) -> usize {
+    cost_of(|| drop(read_default(payload)))
+}
+
+fn cost_of(work: impl FnOnce()) -> usize {
     let before = HELD.get();
     MOST.set(before);
-    drop(read_default(payload));
+    work();
     MOST.get() - before
 }
 
@@ -116,4 +122,49 @@ fn a_real_message_costs_little() {
     let payload = thead_wire::v8::write(&thead_wire::v8::Document::from_json(&message)).unwrap();
     let cost = cost_of_reading(&payload);
     assert!(cost < 2_048, "{cost}");
+}
+
+/// What the endpoint made of one payload, and the most bytes that it held meanwhile besides two copies of it: the one in
+/// its buffer, and the one that it hands out.
+fn classified(payload: &Bytes) -> (Event<()>, usize) {
+    let mut end = Endpoint::new(Config {
+        serialization: Serialization::Advanced,
+        ..Config::default()
+    });
+    let frame = [&u32::try_from(payload.len()).unwrap().to_be_bytes(), &payload[..]].concat();
+    let cost = cost_of(|| end.receive(&frame, [()]).unwrap());
+    (end.poll_event().unwrap(), cost.saturating_sub(2 * frame.len()))
+}
+
+#[test]
+fn finding_out_what_a_message_is_costs_a_peers_parent_little_however_it_is_made() {
+    const LIMIT: usize = 16 << 20;
+    // A million values each: whole, they would take 50 to 150 MB.
+    let costly: [&[u8]; 3] = [b"y", b"I\x02", b"D\0\0\0\0\0\0\0\0"];
+    for item in costly {
+        let values = [b"A\xc0\x84\x3d", &item.repeat(1_000_000)[..], b"$\0\xc0\x84\x3d"].concat();
+        let mention = [b"\xff\x0fo\"\x01x\"\x08NODE_ENV\"\x01y", &values[..], b"{\x02"].concat();
+        let (event, cost) = classified(&mention.into());
+        assert!(
+            matches!(event, Event::Message(_, None)),
+            "a user's message that mentions NODE_"
+        );
+        assert!(cost < LIMIT, "{cost} bytes for {item:?}");
+        for cmd in ["NODE_HANDLE", "NODE_CLUSTER"] {
+            let head = format!("o\"\x03cmd\"{}{cmd}\"\x03msg", char::from(cmd.len() as u8));
+            let internal = [b"\xff\x0f", head.as_bytes(), &values, b"{\x02"].concat();
+            let (event, cost) = classified(&internal.into());
+            assert!(matches!(event, Event::Bad(_)), "{event:?}");
+            assert!(cost < LIMIT, "{cost} bytes for {cmd} with {item:?}");
+        }
+    }
+}
+
+#[test]
+fn a_short_internal_message_that_would_be_long_as_json_is_refused() {
+    // A sparse array of a million holes.
+    let holes = b"\xff\x0fo\"\x03cmd\"\x0cNODE_CLUSTER\"\x01xa\xc0\x84\x3d@\0\xc0\x84\x3d{\x02";
+    let (event, cost) = classified(&Bytes::from_static(holes));
+    assert!(matches!(event, Event::Bad(_)), "{event:?}");
+    assert!(cost < 1 << 20, "{cost} bytes");
 }

@@ -1,0 +1,124 @@
+//! Twenty reloads under load: no request fails, and no client of plain HTTP/1.1 even loses its connection.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use conformance::load::{Load, Mode, Report, Request, Target};
+use conformance::{Run, Runtime, on};
+use rustix::process::Signal;
+
+const RELOADS: u64 = 20;
+/// Clients that keep their connection.
+const KEPT: usize = 12;
+/// A bound for a load that nobody ends.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// What clients ask: most are answered at once, some after 50 ms, and some bring something.
+fn mix() -> Vec<(u32, Request)> {
+    vec![
+        (6, Request::get("/")),
+        (2, Request::get("/slow?ms=50")),
+        (2, Request::post("/", "x".repeat(3000))),
+    ]
+}
+
+struct Seen {
+    kept: Report,
+    fresh: Report,
+    /// Connections that moved from one worker to another.
+    moved: u64,
+}
+
+/// Reloads twenty times under both kinds of load.
+fn reload(run: Run) -> Seen {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    // The new generation need not live long to be believed here: that would only make the test longer.
+    let mut thead = run.option("--soak", "0").start();
+    let target = Target::Tcp(SocketAddr::from(([127, 0, 0, 1], thead.ready(2))));
+    let load = Load {
+        mix: mix(),
+        think: Duration::from_millis(5),
+        max_time: LONGEST,
+        ..Load::on(target)
+    };
+    let _guard = runtime.enter();
+    let kept = Load {
+        connections: KEPT,
+        ..load.clone()
+    }
+    .start();
+    let fresh = Load {
+        connections: 4,
+        mode: Mode::NewConnections,
+        ..load
+    }
+    .start();
+    let mut moved = 0;
+    for reload in 1..=RELOADS {
+        runtime.block_on(async { tokio::join!(kept.answered(20), fresh.answered(5)) });
+        thead.signal(Signal::HUP);
+        let done = thead.wait_for("reload_done", |said| said.number("generation") == reload + 1);
+        moved = done.number("handed_back");
+    }
+    runtime.block_on(async { tokio::join!(kept.answered(20), fresh.answered(5)) });
+    let (kept, fresh) = runtime.block_on(async { tokio::join!(kept.stop(), fresh.stop()) });
+    assert_eq!(thead.all("reload_aborted").len(), 0);
+    thead.stop();
+    // Had the workers not really been replaced, nothing would be proven.
+    assert!(kept.workers.len() as u64 > RELOADS, "{kept}");
+    Seen { kept, fresh, moved }
+}
+
+fn nothing_is_lost(run: Run) {
+    let Seen { kept, fresh, moved } = reload(run);
+    assert_eq!(kept.failures.total() + fresh.failures.total(), 0, "\n{kept}\n{fresh}");
+    assert_eq!(kept.opened, KEPT as u64, "a client's connection was closed: {kept}");
+    assert_eq!((kept.closed_politely, kept.closed_idle), (0, 0), "{kept}");
+    assert!(moved >= RELOADS * KEPT as u64 / 4, "only {moved} connections moved");
+}
+
+fn twenty_reloads_lose_nothing_and_close_no_connection_of_plain_http(runtime: Runtime) {
+    nothing_is_lost(Run::program(runtime, "http.js"));
+}
+
+fn twenty_reloads_lose_nothing_and_close_no_connection_of_a_module(runtime: Runtime) {
+    nothing_is_lost(Run::program(runtime, "http-esm.mjs"));
+}
+
+fn twenty_reloads_lose_nothing_and_close_no_connection_of_express(runtime: Runtime) {
+    nothing_is_lost(Run::program(runtime, "express.js"));
+}
+
+fn twenty_reloads_lose_nothing_and_close_no_connection_of_fastify(runtime: Runtime) {
+    nothing_is_lost(Run::program(runtime, "fastify.js"));
+}
+
+fn twenty_reloads_under_shared_scheduling_lose_nothing(runtime: Runtime) {
+    nothing_is_lost(Run::program(runtime, "http.js").option("--schedule", "shared"));
+}
+
+/// The proof that the tests above can fail: the same without the preload.
+fn without_the_preload_clients_lose_their_connections(runtime: Runtime) {
+    let Seen { kept, moved, .. } = reload(
+        Run::program(runtime, "http.js")
+            .flag("--no-preload")
+            .option("--drain", "1s"),
+    );
+    assert_eq!(moved, 0);
+    assert!(
+        kept.opened > KEPT as u64 && kept.failures.total() + kept.closed_idle > 0,
+        "{kept}"
+    );
+}
+
+on!(nodes: twenty_reloads_lose_nothing_and_close_no_connection_of_plain_http,
+    twenty_reloads_lose_nothing_and_close_no_connection_of_express,
+    twenty_reloads_lose_nothing_and_close_no_connection_of_fastify);
+on!([node18 Node18, node26 Node26]: twenty_reloads_lose_nothing_and_close_no_connection_of_a_module,
+    twenty_reloads_under_shared_scheduling_lose_nothing);
+on!([node22 Node22]: without_the_preload_clients_lose_their_connections);
