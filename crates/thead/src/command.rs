@@ -356,7 +356,7 @@ impl Command {
 ///
 /// Node: `lib/internal/cluster/primary.js`, `createWorkerProcess`.
 fn inspect_port(options: &[OsString]) -> Option<u16> {
-    let values = options.iter().filter_map(|option| {
+    let mut values = options.iter().filter_map(|option| {
         let option = option.to_str()?;
         let (flag, value) = option.split_once('=').unwrap_or((option, ""));
         let known = [
@@ -371,7 +371,7 @@ fn inspect_port(options: &[OsString]) -> Option<u16> {
             .then(|| value.rsplit(':').next()?.parse().ok())
             .map(|port: Option<u16>| port.unwrap_or(9229))
     });
-    values.last()
+    values.next_back()
 }
 
 /// Past the last port it goes on at 1024. Port 0, any, stays.
