@@ -112,10 +112,9 @@ function drain({ handBack = false, lameDuck = 0 }, known, sessions, { close, sen
       if (response && response.req === incoming && !home(server, socket)) response.shouldKeepAlive = false;
     }
   }
-  for (const session of sessions) {
-    // "Open no more streams": unlike close(), it lets those that are on the wire be served.
-    if (!session.closed && !session.destroyed) session.goaway(0, 2 ** 31 - 1);
-  }
+  // GOAWAY. Not goaway(0, 2 ** 31 - 1) first, by which other servers gain time: Node then ignores new streams all the same,
+  // and the client waits for them, where this tells it at once which ones to ask again elsewhere.
+  for (const session of sessions) session.close();
   if (handBack) closeServers();
   const timer = setInterval(poll, POLL);
   poll();
@@ -143,7 +142,7 @@ function drain({ handBack = false, lameDuck = 0 }, known, sessions, { close, sen
     if (late) {
       nextClose = Date.now() + lameDuck;
       closeServers();
-      for (const session of sessions) session.close();
+      for (const session of sessions) session.close(); // those of the lame-duck
     }
     for (const server of homes.keys()) {
       const fresh = connections(server).all().filter(({ socket }) => socket?.bytesRead === 0);
