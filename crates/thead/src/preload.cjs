@@ -82,10 +82,11 @@ function expectNextRequest(handle) {
 const POLL = 20; // ms; for what becomes idle otherwise than by the end of a response
 const WINDOW = 64; // connections on their way to the primary; the others are still served here
 
-function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
+function drain({ handBack = false, lameDuck = 0 }, known, sessions, { close, send }) {
   const { subscribe } = require('diagnostics_channel');
   const homes = new Map(); // HTTP server → where the primary finds its listener, or undefined
   const leaving = new Set(); // connections on their way to the primary
+  const traffic = new WeakMap(); // connection → bytes that went over it when it was last looked at
   let waiting = 1; // servers that still have connections, those connections, and this function
   let sweeping = false;
   let nextClose = Date.now() + lameDuck;
@@ -104,15 +105,16 @@ function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
     if (!connections(server)) continue;
     homes.set(server, handBack ? address(server) : undefined);
     for (const { socket, incoming } of connections(server).all()) {
-      const response = socket?._httpMessage;
+      if (!socket) continue;
+      isUsed(socket);
+      const response = socket._httpMessage;
       // With more requests behind this one, "close" would be a lie about them.
       if (response && response.req === incoming && !home(server, socket)) response.shouldKeepAlive = false;
     }
   }
-  for (const session of sessions) {
-    // "Open no more streams": unlike close(), it lets those that are on the wire be served.
-    if (!session.closed && !session.destroyed) session.goaway(0, 2 ** 31 - 1);
-  }
+  // GOAWAY. Not goaway(0, 2 ** 31 - 1) first, by which other servers gain time: Node then ignores new streams all the same,
+  // and the client waits for them, where this tells it at once which ones to ask again elsewhere.
+  for (const session of sessions) session.close();
   if (handBack) closeServers();
   const timer = setInterval(poll, POLL);
   poll();
@@ -136,16 +138,15 @@ function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
   }
 
   function poll() {
-    // One that has just answered gets as long to leave as the others had.
     const late = Date.now() >= nextClose;
     if (late) {
       nextClose = Date.now() + lameDuck;
       closeServers();
-      for (const session of sessions) session.close();
+      for (const session of sessions) session.close(); // those of the lame-duck
     }
     for (const server of homes.keys()) {
-      sweep(server, connections(server).idle(), late);
-      sweep(server, connections(server).all().filter(({ socket }) => socket?.bytesRead === 0), late);
+      const fresh = connections(server).all().filter(({ socket }) => socket?.bytesRead === 0);
+      sweep(server, new Set(connections(server).idle().concat(fresh)), late); // Node 26 calls fresh ones idle
     }
   }
 
@@ -162,7 +163,7 @@ function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
   // For connections whose parser is between two requests, or before the first.
   function sweep(server, parsers, late) {
     for (const { socket, incoming } of parsers) {
-      if (!socket || socket.destroyed || leaving.has(socket)) continue;
+      if (!socket?._handle || leaving.has(socket)) continue;
       const listener = home(server, socket);
       const response = socket._httpMessage;
       if (response) {
@@ -171,11 +172,20 @@ function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
       } else if (!isQuiet(socket)) {
         continue;
       } else if (!listener) {
-        if (late) socket.destroy();
+        // One that has just answered gets as long to leave as the others had.
+        if (late && !isUsed(socket)) socket.destroy();
       } else if (leaving.size < WINDOW) {
         giveBack(socket, listener);
       }
     }
+  }
+
+  // Whether anything went over a connection since this was last asked.
+  function isUsed(socket) {
+    const bytes = socket.bytesRead + socket.bytesWritten;
+    const used = bytes !== traffic.get(socket);
+    traffic.set(socket, bytes);
+    return used;
   }
 
   function giveBack(socket, listener) {
