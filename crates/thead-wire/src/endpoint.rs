@@ -265,9 +265,10 @@ impl<H> Endpoint<H> {
         self.queued - self.written
     }
 
-    /// The handle that has waited longest for its acknowledgement.
+    /// The handle that has waited longest for its acknowledgement, of those that are written.
     pub fn oldest_in_flight(&self) -> Option<HandleId> {
-        self.in_flight.front().map(|(id, _)| *id)
+        let (id, _) = self.in_flight.front()?;
+        (!self.front_is_unwritten()).then_some(*id)
     }
 
     /// Whether messages can be sent.

@@ -153,6 +153,8 @@ pub struct Channel {
 #[derive(Debug)]
 struct Shared {
     endpoint: Mutex<Endpoint<Handle>>,
+    /// Why this side ended the channel, if it did.
+    fault: Mutex<Option<Fault>>,
     /// Something waits to be written, or the channel is to be closed.
     wake: Notify,
     /// Something was written.
@@ -163,6 +165,19 @@ impl Shared {
     fn endpoint(&self) -> MutexGuard<'_, Endpoint<Handle>> {
         // An endpoint is whole between any two of its calls, so a panic elsewhere has not harmed it.
         self.endpoint.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fault(&self) -> MutexGuard<'_, Option<Fault>> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the channel, unless it has ended.
+    fn end(&self, fault: Option<Fault>) {
+        let mut endpoint = self.endpoint();
+        if !endpoint.is_closed() {
+            *self.fault() = fault;
+            endpoint.end();
+        }
     }
 }
 
@@ -254,14 +269,15 @@ impl Channel {
     }
 
     /// Ends the channel, after all that was sent has been written and every handle is acknowledged. The peer sees the
-    /// end of the file; a Node child gets `'disconnect'`.
+    /// end of the file; a Node child gets `'disconnect'`. A peer that reads nothing for 120 s loses the rest.
     pub fn disconnect(&self) {
         self.woken(Endpoint::disconnect);
     }
 
-    /// Ends the channel now; what waits is lost.
-    pub(crate) fn abort(&self) {
-        self.woken(Endpoint::end);
+    /// Ends the channel now, for what the peer did if there is a fault; what waits is lost.
+    pub(crate) fn abort(&self, fault: Option<Fault>) {
+        self.shared.end(fault);
+        self.shared.wake.notify_one();
     }
 
     /// Takes back handles that the peer has not read, given the bytes that were taken out of its socket; `None` if the
@@ -316,10 +332,22 @@ pub(crate) struct Port {
     buffer: BytesMut,
     handles: Vec<OwnedFd>,
     want_write: bool,
-    ack_timeout: Duration,
-    /// The oldest handle in flight, and when it is given up.
-    ack_deadline: Option<(HandleId, Instant)>,
-    fault: Option<Fault>,
+    /// The last turn ended before all was read.
+    more: bool,
+    /// Writing is tried again then, though the socket may be writable.
+    retry: Option<Instant>,
+    patience: Duration,
+    /// What the peer owes, and when it is given up.
+    owed: Option<(Owed, Instant)>,
+}
+
+/// What a peer can be waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owed {
+    /// That it acknowledges this handle.
+    Ack(HandleId),
+    /// That it reads, so that a channel that is to end can end.
+    Reading { queued: usize },
 }
 
 /// Why a channel was ended by this side.
@@ -332,19 +360,35 @@ pub enum Fault {
     /// The peer did not acknowledge a handle in time.
     #[error("a handle was not acknowledged within {0:?}: the peer does not run, or does not speak the handle protocol")]
     NoAck(Duration),
+    /// The peer does not read what it is sent.
+    #[error("the peer does not read: {queued} bytes wait for it")]
+    Unread {
+        /// How many bytes wait.
+        queued: usize,
+    },
     /// Descriptors were dropped by the kernel: this process is at its limit.
     #[error("descriptors were lost on arrival: this process has none left (raise the open-files limit)")]
     Truncated,
 }
 
-/// Messages and handles that one turn may read before it lets others run.
+/// Reads of one turn, before others get theirs. One read brings one descriptor at most of a peer that keeps the protocol.
 const READS_PER_TURN: usize = 16;
+/// Bytes of one turn: what one read may bring. Thousands of small messages fit in; they take milliseconds.
+const BYTES_PER_TURN: usize = 64 << 10;
+/// When Deno is looked at again, whether it has read what was written.
+const ALONE: Duration = Duration::from_millis(1);
+/// When a write is repeated that the kernel had no resources for.
+const SHORTAGE: Duration = Duration::from_millis(10);
 
 impl Port {
     /// Takes the parent's (or the child's) end of a channel. Must be called within a Tokio runtime.
-    pub(crate) fn new(socket: OwnedFd, config: Config, ack_timeout: Duration) -> io::Result<(Self, Channel)> {
+    ///
+    /// `patience`: how long a handle may stay unacknowledged, and how long the peer may read nothing when the channel is
+    /// to end.
+    pub(crate) fn new(socket: OwnedFd, config: Config, patience: Duration) -> io::Result<(Self, Channel)> {
         let shared = Arc::new(Shared {
             endpoint: Mutex::new(Endpoint::new(config)),
+            fault: Mutex::new(None),
             wake: Notify::new(),
             room: Notify::new(),
         });
@@ -358,9 +402,10 @@ impl Port {
             buffer: BytesMut::new(),
             handles: Vec::new(),
             want_write: false,
-            ack_timeout,
-            ack_deadline: None,
-            fault: None,
+            more: false,
+            retry: None,
+            patience,
+            owed: None,
         };
         Ok((port, Channel { shared }))
     }
@@ -371,8 +416,8 @@ impl Port {
     }
 
     /// Why this side ended the channel, if it did.
-    pub(crate) fn take_fault(&mut self) -> Option<Fault> {
-        self.fault.take()
+    pub(crate) fn take_fault(&self) -> Option<Fault> {
+        self.shared.fault().take()
     }
 
     /// Whether nothing can come any more. Events may still wait.
@@ -396,67 +441,77 @@ impl Port {
     /// # Cancel safety
     /// Loses nothing.
     pub(crate) async fn turn(&mut self, may_read: bool) {
+        if std::mem::take(&mut self.more) {
+            // Nothing else here gives way to other tasks while the peer writes without end.
+            tokio::task::yield_now().await;
+        }
         self.flush();
         let Some(socket) = &self.socket else {
             return std::future::pending().await;
         };
+        // Unbiased: a peer that writes without end must neither stop our writing nor the clock.
         tokio::select! {
-            biased;
             ready = socket.readable(), if may_read => match ready {
                 Ok(mut guard) => {
-                    let drained = read(&self.shared, guard.get_inner(), &mut self.buffer, &mut self.handles);
-                    match drained {
-                        Ok(Drained::Empty) => guard.clear_ready(),
-                        Ok(Drained::More) => {}
-                        Err(fault) => { self.fault = fault; self.shared.endpoint().end(); }
+                    let (shared, socket) = (&self.shared, guard.get_inner());
+                    match read(shared, socket, &mut self.buffer, &mut self.handles, BYTES_PER_TURN) {
+                        Ok(Got { empty: true, .. }) => guard.clear_ready(),
+                        Ok(_) => self.more = true,
+                        Err(Ended) => {}
                     }
                 }
-                Err(_) => self.shared.endpoint().end(),
+                Err(_) => self.shared.end(None),
             },
             ready = socket.writable(), if self.want_write => match ready {
                 Ok(mut guard) => { guard.clear_ready(); self.want_write = false; }
-                Err(_) => self.shared.endpoint().end(),
+                Err(_) => self.shared.end(None),
             },
             () = self.shared.wake.notified() => {}
-            () = until(self.ack_deadline.map(|(_, deadline)| deadline)) => {
-                self.fault = Some(Fault::NoAck(self.ack_timeout));
-                self.shared.endpoint().end();
+            () = until(self.retry) => {}
+            () = until(self.owed.map(|(_, deadline)| deadline)) => {
+                self.shared.end(self.owed.map(|(owed, _)| match owed {
+                    Owed::Ack(_) => Fault::NoAck(self.patience),
+                    Owed::Reading { queued } => Fault::Unread { queued },
+                }));
             }
         }
         self.flush();
     }
 
-    /// Reads what is there without waiting, to the end of the file if it has come. For a child that has exited.
+    /// Reads what is there now, and the end of the file if it has come. For a peer that will write no more: what others
+    /// that hold its end write meanwhile is not waited for.
     pub(crate) fn drain(&mut self) {
-        while let Some(socket) = &self.socket {
-            match read(&self.shared, socket.get_ref(), &mut self.buffer, &mut self.handles) {
-                Ok(Drained::More) => {}
-                Ok(Drained::Empty) => break,
-                Err(fault) => {
-                    self.fault = fault;
-                    self.shared.endpoint().end();
-                }
+        let Some(socket) = &self.socket else { return };
+        // One more than there is, to meet the end.
+        let mut left = sys::message::waiting(socket.get_ref()) + 1;
+        while left > 0 {
+            match read(
+                &self.shared,
+                socket.get_ref(),
+                &mut self.buffer,
+                &mut self.handles,
+                left,
+            ) {
+                Ok(Got { empty: true, .. }) | Err(Ended) => break,
+                Ok(Got { bytes, .. }) => left = left.saturating_sub(bytes),
             }
-            self.close_if_ended();
         }
+        self.close_if_ended();
     }
 
     /// Writes until nothing waits or the socket is full.
     fn flush(&mut self) {
         let Some(socket) = &self.socket else { return };
         let mut endpoint = self.shared.endpoint();
-        let mut wrote = false;
+        let (mut wrote, mut gone) = (false, false);
+        self.retry = None;
         while !self.want_write {
             let Some(transmit) = endpoint.poll_transmit() else {
                 break;
             };
             if transmit.alone && sys::message::unread(socket.as_fd()) > 0 {
                 // Deno loses a handle that shares a read with an earlier message.
-                let shared = self.shared.clone();
-                tokio::spawn(async move {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                    shared.wake.notify_one();
-                });
+                self.retry = Some(Instant::now() + ALONE);
                 break;
             }
             match sys::message::send(
@@ -468,19 +523,39 @@ impl Port {
                     endpoint.transmitted(n);
                     wrote = true;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.want_write = true,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The peer has closed its end. What it wrote before is still to be read: reading meets the end.
-                Err(_) => break,
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => self.want_write = true,
+                    Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => {
+                        gone = true;
+                        break;
+                    }
+                    // Too many descriptors under way (ETOOMANYREFS), no memory.
+                    _ => {
+                        self.retry = Some(Instant::now() + SHORTAGE);
+                        break;
+                    }
+                },
             }
         }
-        self.ack_deadline = endpoint.oldest_in_flight().map(|oldest| match self.ack_deadline {
-            Some((id, deadline)) if id == oldest => (id, deadline),
-            _ => (oldest, Instant::now() + self.ack_timeout),
+        let closing = !endpoint.is_open() && !endpoint.is_closed();
+        let owed = endpoint.oldest_in_flight().map(Owed::Ack);
+        let owed = owed.or_else(|| {
+            closing.then(|| Owed::Reading {
+                queued: endpoint.queued(),
+            })
+        });
+        self.owed = owed.map(|owed| match self.owed {
+            Some((same, deadline)) if same == owed => (owed, deadline),
+            _ => (owed, Instant::now() + self.patience),
         });
         drop(endpoint);
         if wrote {
             self.shared.room.notify_waiters();
+        }
+        if gone {
+            // The peer has closed its end. What it wrote before is still to be read.
+            self.drain();
+            self.shared.end(None);
         }
         self.close_if_ended();
     }
@@ -488,15 +563,10 @@ impl Port {
     fn close_if_ended(&mut self) {
         if self.shared.endpoint().is_closed() {
             self.socket = None;
-            self.ack_deadline = None;
+            self.owed = None;
             self.shared.room.notify_waiters();
         }
     }
-}
-
-enum Drained {
-    Empty,
-    More,
 }
 
 pub(crate) async fn until(deadline: Option<Instant>) {
@@ -506,39 +576,57 @@ pub(crate) async fn until(deadline: Option<Instant>) {
     }
 }
 
-/// Reads a few times. `Err` is the end of the channel, with the fault that ended it if there was one.
+/// What some reads brought.
+struct Got {
+    bytes: usize,
+    /// The socket has no more.
+    empty: bool,
+}
+
+/// The channel has ended.
+struct Ended;
+
+/// Reads a few times, at most about `most` bytes.
 fn read(
     shared: &Shared,
     socket: &OwnedFd,
     buffer: &mut BytesMut,
     handles: &mut Vec<OwnedFd>,
-) -> Result<Drained, Option<Fault>> {
+    most: usize,
+) -> Result<Got, Ended> {
+    let mut bytes = 0;
     for _ in 0..READS_PER_TURN {
         buffer.clear();
         let received = match sys::message::recv(socket, buffer, handles) {
-            Ok(received) => received,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Drained::Empty),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            // ECONNRESET is how the kernel says that the peer left something unread.
-            Err(_) => return Err(None),
+            Ok(received) if received.bytes > 0 => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Got { bytes, empty: true }),
+            // Nothing is the end; ECONNRESET is how the kernel says that the peer left something unread.
+            _ => {
+                shared.end(None);
+                return Err(Ended);
+            }
         };
-        if received.bytes == 0 {
-            return Err(None);
-        }
         if received.truncated {
             handles.clear();
-            return Err(Some(Fault::Truncated));
+            shared.end(Some(Fault::Truncated));
+            return Err(Ended);
         }
         let with_handles = !handles.is_empty();
         let whole = received.bytes == buffer.capacity();
-        shared
-            .endpoint()
-            .receive(buffer, handles.drain(..).map(Handle::from))
-            .map_err(|error| Some(Fault::from(error)))?;
+        let mut endpoint = shared.endpoint();
+        if let Err(error) = endpoint.receive(buffer, handles.drain(..).map(Handle::from)) {
+            *shared.fault() = Some(error.into());
+            return Err(Ended);
+        }
+        drop(endpoint);
+        bytes += received.bytes;
         // A read stops behind a descriptor; any other that is short has emptied the socket.
         if !with_handles && !whole {
-            return Ok(Drained::Empty);
+            return Ok(Got { bytes, empty: true });
+        }
+        if bytes >= most {
+            break;
         }
     }
-    Ok(Drained::More)
+    Ok(Got { bytes, empty: false })
 }

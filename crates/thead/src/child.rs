@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::channel::{Channel, Fault, Handle, Message, ReceivedHandle, SendError};
 use crate::sys::pidfd::{self, ExitStatus};
-use crate::watch::Report;
+use crate::watch::{Report, Reported};
 
 /// Something that happened to a child, in the order in which Node would emit it:
 /// messages, then `Disconnect`, then `Exit`, then `Close`.
@@ -56,7 +56,7 @@ pub struct Child {
     pid: u32,
     pidfd: Arc<OwnedFd>,
     channel: Option<Channel>,
-    reports: mpsc::Receiver<((), Report)>,
+    reports: mpsc::UnboundedReceiver<Reported<()>>,
     /// Ends when every output stream has ended or was dropped.
     streams: Option<mpsc::Receiver<()>>,
     exit: Option<ExitStatus>,
@@ -74,7 +74,7 @@ pub(crate) struct Born {
     pub(crate) pid: u32,
     pub(crate) pidfd: Arc<OwnedFd>,
     pub(crate) channel: Option<Channel>,
-    pub(crate) reports: mpsc::Receiver<((), Report)>,
+    pub(crate) reports: mpsc::UnboundedReceiver<Reported<()>>,
     pub(crate) stdin: Option<OwnedFd>,
     pub(crate) stdout: Option<OwnedFd>,
     pub(crate) stderr: Option<OwnedFd>,
@@ -127,7 +127,7 @@ impl Child {
     pub async fn next(&mut self) -> Option<ChildEvent> {
         loop {
             // The exit is reported once; the reports end when the channel has ended too.
-            let Some(((), report)) = self.reports.recv().await else {
+            let Some(Reported { report, .. }) = self.reports.recv().await else {
                 if let Some(streams) = &mut self.streams {
                     streams.recv().await;
                     self.streams = None;

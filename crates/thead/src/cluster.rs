@@ -14,17 +14,17 @@ use serde::Deserialize;
 use thead_core::cluster::{Action, Event, Handle as Carried, Input, LeaveBy};
 use thead_core::id::{ConnId, WorkerId};
 use thead_wire::HandleKind;
-use thead_wire::cluster::{Envelope, FromWorker, ToWorker};
+use thead_wire::cluster::{CLUSTER, Envelope, FromWorker, MAX_MESSAGE, ToWorker};
 use thead_wire::endpoint::ReceivedHandle;
 use thead_wire::message::BadMessage;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::channel::{Channel, Fault, Handle, Message, until};
+use crate::channel::{Channel, Fault, Handle, Message, SendError, until};
 use crate::command::{Command, Launched, SpawnError};
 use crate::sys::pidfd::{self, ExitStatus};
 use crate::sys::reclaim::SocketId;
-use crate::watch::{REPORTS, Report, watch};
+use crate::watch::{Report, Reported, watch};
 
 mod listener;
 mod reclaim;
@@ -110,6 +110,9 @@ struct Worker {
     /// The worker's end of it.
     end: Option<SocketId>,
     exited: bool,
+    /// How many connections it was given and may give back; none before it is asked to.
+    given: u64,
+    gives_back: bool,
 }
 
 /// The primary of a cluster. It works only while [`next`](Self::next) is awaited.
@@ -142,8 +145,8 @@ pub struct Primary {
     accepted: Vec<(thead_core::id::ListenerId, OwnedFd)>,
     next_worker: u32,
     next_conn: u64,
-    sink: mpsc::Sender<(WorkerId, Report)>,
-    reports: mpsc::Receiver<(WorkerId, Report)>,
+    sink: mpsc::UnboundedSender<Reported<WorkerId>>,
+    reports: mpsc::UnboundedReceiver<Reported<WorkerId>>,
     events: VecDeque<PrimaryEvent>,
     scratch: Vec<u8>,
     handed_back: u64,
@@ -155,7 +158,7 @@ const BATCH: usize = 64;
 impl Primary {
     /// A primary without workers.
     pub fn new(config: Config) -> Self {
-        let (sink, reports) = mpsc::channel(REPORTS);
+        let (sink, reports) = mpsc::unbounded_channel();
         Self {
             scheduling: config.scheduling,
             machine: thead_core::cluster::Primary::new(config),
@@ -221,6 +224,8 @@ impl Primary {
                 channel,
                 end,
                 exited: false,
+                given: 0,
+                gives_back: false,
             },
         );
         self.obey();
@@ -315,11 +320,15 @@ impl Primary {
             ];
             let deadline = deadline.into_iter().flatten().min();
             let (machine, listeners, accepted) = (&self.machine, &mut self.listeners, &mut self.accepted);
+            // Unbiased: workers that talk without end must not keep us from accepting for the others.
             tokio::select! {
-                biased;
                 Some(report) = self.reports.recv() => {
                     self.report(report);
                     for _ in 1..BATCH {
+                        // What is reported here has left the care of its channel, so only one may wait for the user.
+                        if !self.events.is_empty() {
+                            break;
+                        }
                         let Ok(report) = self.reports.try_recv() else { break };
                         self.report(report);
                     }
@@ -367,7 +376,10 @@ impl Primary {
         self.obey();
     }
 
-    fn report(&mut self, (worker, report): (WorkerId, Report)) {
+    fn report(&mut self, reported: Reported<WorkerId>) {
+        let Reported {
+            tag: worker, report, ..
+        } = reported;
         // What the cluster has to say of earlier messages comes first: a worker listens before it exits.
         if !matches!(report, Report::Internal(..)) {
             self.obey();
@@ -382,8 +394,13 @@ impl Primary {
                 });
             }
             Report::Bad(error) => self.events.push_back(PrimaryEvent::BadMessage { worker, error }),
-            // Ours: the connection is still in `conns`, and is offered again when the worker is gone.
-            Report::Lost(_) => {}
+            // The worker never got it: others may have it.
+            Report::Lost(handle) => {
+                if let Some(conn) = self.conn_of(&handle) {
+                    let conns = vec![conn];
+                    self.machine.input(now(), Input::Reclaimed { worker, conns });
+                }
+            }
             Report::Disconnected { fault, .. } => {
                 self.machine.input(now(), Input::Gone { worker });
                 self.events.push_back(PrimaryEvent::Disconnect { worker, fault });
@@ -392,7 +409,13 @@ impl Primary {
             Report::Exited(status) => {
                 self.machine.input(now(), Input::Gone { worker });
                 self.events.push_back(PrimaryEvent::Exit { worker, status });
-                self.forget(worker, |worker| worker.exited = true);
+                self.forget(worker, |worker| {
+                    worker.exited = true;
+                    // Whoever else holds its end is no worker.
+                    if let Some(channel) = &worker.channel {
+                        channel.abort(None);
+                    }
+                });
             }
         }
     }
@@ -407,31 +430,58 @@ impl Primary {
     }
 
     fn internal(&mut self, worker: WorkerId, body: &Bytes, handle: Option<ReceivedHandle<Handle>>) {
-        match Envelope::<FromWorker>::from_json(body) {
-            Ok(message) => self.machine.input(now(), Input::Message { worker, message }),
-            Err(error) => {
-                if let (Ok(Private { cmd }), Some(handle)) = (serde_json::from_slice(body), handle)
-                    && cmd == HAND_BACK
-                {
-                    self.take_back(worker, handle.handle);
-                } else if body.windows(12).any(|window| window == b"NODE_CLUSTER") {
-                    let error = BadMessage {
-                        reason: error.to_string(),
-                        excerpt: String::new(),
-                    };
-                    self.events.push_back(PrimaryEvent::BadMessage { worker, error });
-                }
+        match (Envelope::<FromWorker>::from_json(body), handle) {
+            (Ok(message), _) => self.machine.input(now(), Input::Message { worker, message }),
+            (Err(_), Some(handle)) if is_hand_back(body) => self.take_back(worker, handle.handle),
+            (Err(error), _) if memchr::memmem::find(body, CLUSTER.as_bytes()).is_some() => {
+                self.bad(worker, error, body);
             }
+            // Of the runtime's own, and no concern of a cluster.
+            (Err(_), _) => {}
         }
     }
 
-    fn take_back(&mut self, worker: WorkerId, connection: Handle) {
-        let Ok(local) = listener::local_address(&connection) else {
-            return;
+    /// Takes a connection that a worker gives back, if it can be one: whatever it is, another worker would get it.
+    fn take_back(&mut self, id: WorkerId, connection: Handle) {
+        let shared = self.scheduling == Scheduling::Shared;
+        let may = |worker: &&mut Worker| worker.gives_back && (shared || worker.given > 0);
+        let Some(worker) = self.workers.get_mut(&id).filter(may) else {
+            return self.bad(id, "a connection that was not asked for", b"");
+        };
+        worker.given = worker.given.saturating_sub(1);
+        let local = match listener::address_of_connection(&connection) {
+            Ok(local) => local,
+            // The client has left meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
+            Err(error) => {
+                return self.bad(
+                    id,
+                    format_args!("no connection was given back, but something else: {error}"),
+                    b"",
+                );
+            }
         };
         self.handed_back += 1;
         let conn = self.keep(connection);
-        self.machine.input(now(), Input::HandedBack { worker, conn, local });
+        self.machine.input(
+            now(),
+            Input::HandedBack {
+                worker: id,
+                conn,
+                local,
+            },
+        );
+    }
+
+    fn bad(&mut self, worker: WorkerId, reason: impl std::fmt::Display, body: &[u8]) {
+        let error = BadMessage::new(reason, body);
+        self.events.push_back(PrimaryEvent::BadMessage { worker, error });
+    }
+
+    /// Which connection a handle is.
+    fn conn_of(&self, handle: &Handle) -> Option<ConnId> {
+        let mut conns = self.conns.iter();
+        conns.find(|(_, kept)| kept.is(handle)).map(|(conn, _)| *conn)
     }
 
     fn obey(&mut self) {
@@ -448,7 +498,12 @@ impl Primary {
                     message,
                     handle,
                 } => self.send(worker, &message, handle),
-                Action::HandBack { worker } => self.send_drain(worker, true, Duration::ZERO),
+                Action::HandBack { worker } => {
+                    if let Some(worker) = self.workers.get_mut(&worker) {
+                        worker.gives_back = true;
+                    }
+                    self.send_drain(worker, true, Duration::ZERO);
+                }
                 Action::Reclaim { worker } => self.reclaim(worker),
                 Action::Release { conn } => drop(self.conns.remove(&conn)),
                 Action::Emit(event) => self.emit(event),
@@ -456,15 +511,23 @@ impl Primary {
         }
     }
 
-    fn send(&mut self, worker: WorkerId, message: &Envelope<ToWorker>, carried: Carried) {
-        let Some(channel) = self.workers.get(&worker).and_then(|worker| worker.channel.as_ref()) else {
+    fn send(&mut self, id: WorkerId, message: &Envelope<ToWorker>, carried: Carried) {
+        let Some(Worker {
+            channel: Some(channel),
+            given,
+            ..
+        }) = self.workers.get_mut(&id)
+        else {
             return;
         };
         self.scratch.clear();
         message.write_json(&mut self.scratch);
         let handle = match carried {
             Carried::None => None,
-            Carried::Conn(conn) => self.conns.get(&conn).map(|conn| (conn.clone(), HandleKind::Native)),
+            Carried::Conn(conn) => {
+                *given += 1;
+                self.conns.get(&conn).map(|conn| (conn.clone(), HandleKind::Native))
+            }
             Carried::Listener(listener) => self.listeners.get(listener).map(|(handle, datagram)| {
                 (
                     handle,
@@ -483,10 +546,11 @@ impl Primary {
                 .map(drop)
                 .map_err(|(error, _)| error),
         };
-        if let Err(error) = sent {
-            // A closed channel is on its way as a report; one that is full is a worker that reads nothing any more.
-            tracing::debug!(%worker, %error, "a cluster message was not sent");
-            channel.disconnect();
+        match sent {
+            Ok(()) => {}
+            Err(SendError::Full { queued, .. }) => channel.abort(Some(Fault::Unread { queued })),
+            // A closed channel is on its way as a report.
+            Err(error) => tracing::debug!(worker = %id, %error, "a cluster message was not sent"),
         }
     }
 
@@ -504,10 +568,7 @@ impl Primary {
             Event::Listening { worker, address, .. } => PrimaryEvent::Listening { worker, address },
             Event::ListenFailed { worker, address, errno } => PrimaryEvent::ListenFailed { worker, address, errno },
             Event::Ignored { worker, what } => {
-                let error = BadMessage {
-                    reason: format!("ignored {what}"),
-                    excerpt: String::new(),
-                };
+                let error = BadMessage::new(format_args!("ignored {what}"), b"");
                 PrimaryEvent::BadMessage { worker, error }
             }
             // `Disconnect` and `Exit` come from the channel and the process themselves.
@@ -523,10 +584,12 @@ const HAND_BACK: &str = "NODE_THEAD_HANDBACK";
 /// Connections taken out of one queue before it is closed.
 const LAST_ACCEPTS: usize = 4096;
 
-/// Of a message that is none of the cluster's.
-#[derive(Deserialize)]
-struct Private<'a> {
-    cmd: &'a str,
+fn is_hand_back(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Private<'a> {
+        cmd: &'a str,
+    }
+    body.len() <= MAX_MESSAGE && serde_json::from_slice(body).is_ok_and(|Private { cmd }| cmd == HAND_BACK)
 }
 
 fn now() -> std::time::Instant {

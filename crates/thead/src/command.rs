@@ -16,16 +16,17 @@ use crate::channel::{Channel, Port};
 use crate::child::{Born, Child};
 use crate::runtime::Runtime;
 use crate::sys;
+use crate::sys::pidfd;
 use crate::sys::reclaim::SocketId;
 use crate::sys::spawn::{FdSource, Session, SpawnSpec, Stage};
-use crate::watch::{REPORTS, watch};
+use crate::watch::watch;
 
 /// The child's descriptor of its channel, as with Node's `fork()`.
 pub(crate) const CHANNEL_FD: i32 = 3;
 
-/// How long a handle may stay unacknowledged before the channel is given up. Long, for a worker may be stopped in a
+/// How long a handle may stay unacknowledged, and a channel that is to end unread, before it is given up. Long, for a worker may be stopped in a
 /// debugger or swapped out; a worker that dies is noticed at once by other means.
-const ACK_TIMEOUT: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A standard stream of a child.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -266,18 +267,23 @@ impl Command {
             stdout,
             stderr,
         } = self.launch(None)?;
-        let (sink, reports) = mpsc::channel(REPORTS);
+        let (sink, reports) = mpsc::unbounded_channel();
         let (port, channel) = channel.map(|made| (made.port, made.channel)).unzip();
         tokio::spawn(watch((), port, pidfd.clone(), sink));
-        Ok(Child::new(Born {
+        let child = Child::new(Born {
             pid,
-            pidfd,
+            pidfd: pidfd.clone(),
             channel,
             reports,
             stdin,
             stdout,
             stderr,
-        })?)
+        });
+        if child.is_err() {
+            // It runs, and nobody would know.
+            let _ = pidfd::send_signal(&*pidfd, libc::SIGKILL);
+        }
+        Ok(child?)
     }
 
     /// Starts it, as a cluster worker if it gets an id and has a channel.
@@ -325,7 +331,7 @@ impl Command {
                 .extend(env.variables().map(|(name, value)| (name.into(), value.into())));
             spec.fds.push((CHANNEL_FD, FdSource::Fd(theirs.as_fd())));
             let end = SocketId::of(theirs)?;
-            let (port, channel) = Port::new(ours, config, ACK_TIMEOUT)?;
+            let (port, channel) = Port::new(ours, config, PATIENCE)?;
             made = Some(MadeChannel { port, channel, end });
         }
         let spawned = sys::spawn::spawn(&spec)?;

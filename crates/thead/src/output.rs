@@ -14,6 +14,9 @@ use tokio::sync::mpsc;
 /// The longest line that is given whole, in bytes. A longer one comes in pieces, all but the last marked `cut`.
 pub const LINE_LIMIT: usize = 64 << 10;
 
+/// Room for one read, in bytes: all that a pipe holds.
+const READ: usize = 64 << 10;
+
 /// Lines of each worker that are kept for the report of its death.
 const KEPT_LINES: usize = 20;
 /// Of each of them.
@@ -86,6 +89,8 @@ pub(crate) async fn capture(
     let mut pipe = pipe::Receiver::from_owned_fd(pipe)?;
     let mut splitter = Splitter::default();
     loop {
+        // Nothing that is read stays in the buffer for long, so it need not grow beyond twice this.
+        splitter.buffer.reserve(READ);
         let ended = pipe.read_buf(&mut splitter.buffer).await? == 0;
         while let Some((text, cut)) = splitter.next_line(ended) {
             tail.push(&text);

@@ -218,6 +218,8 @@ pub struct Service {
 
 /// What is given to workers on top of the lame-duck time, so that they take what was accepted at its end.
 const LAST_OFFERS: Duration = Duration::from_millis(100);
+/// The longest message that can be `ready`, in bytes, in either serialization.
+const READY: usize = 32;
 /// Dead workers whose last lines are kept.
 const KEPT_TAILS: usize = 16;
 
@@ -354,7 +356,8 @@ impl Service {
                 message,
                 handle,
             } => {
-                let ready = message.parse::<String>().is_ok_and(|text| text == "ready");
+                // No other message is looked into, so none costs more for being large.
+                let ready = message.raw().len() <= READY && message.parse::<String>().is_ok_and(|text| text == "ready");
                 self.events.push_back(ServiceEvent::Message {
                     worker,
                     message,
@@ -399,6 +402,8 @@ impl Service {
                 Action::Emit(event) => self.events.push_back(ServiceEvent::Life(event)),
                 Action::Finish(outcome) => {
                     self.finished = true;
+                    // Nobody will serve who connects from here on.
+                    self.primary.close_listeners();
                     self.events.push_back(ServiceEvent::Finished(outcome));
                 }
             }

@@ -2,15 +2,17 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use thead_wire::endpoint::{Event, ReceivedHandle};
 use thead_wire::message::BadMessage;
 use tokio::io::Interest;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::channel::{Channel, Fault, Handle, Message, Port};
+use crate::channel::{Fault, Handle, Message, Port};
 use crate::sys;
 use crate::sys::pidfd::{self, ExitStatus};
 
@@ -36,40 +38,77 @@ pub(crate) enum Report {
     Exited(ExitStatus),
 }
 
-/// Reports that may wait for the owner. When they are full the channel is not read any more, and the child's `send`
-/// returns false after some more.
-pub(crate) const REPORTS: usize = 1024;
+impl Report {
+    /// What it takes of [`ROOM`]; nothing if the child cannot cause more of its kind than it was given cause for.
+    fn cost(&self) -> u32 {
+        let bytes = match self {
+            Self::Message(message, _) => message.raw().len(),
+            Self::Internal(body, _) => body.len(),
+            Self::Bad(_) => 0,
+            Self::Lost(_) | Self::Disconnected { .. } | Self::Exited(_) => return 0,
+        };
+        u32::try_from(REPORT + bytes).map_or(ROOM, |cost| cost.min(ROOM))
+    }
+}
+
+/// A report on its way to its owner. Its room is given back when it is dropped or taken apart.
+#[derive(Debug)]
+pub(crate) struct Reported<T> {
+    /// Whom it is about.
+    pub(crate) tag: T,
+    pub(crate) report: Report,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// What the messages of one child may take up, in bytes, while its owner has not taken them; one larger message may be
+/// there alone. When that is full its channel is not read any more, and its `send` returns false after some more. Each
+/// child has its own, so one that floods its owner does not get in the way of others.
+const ROOM: u32 = 256 << 10;
+/// What each report takes up besides its message, in bytes. So 256 small ones may wait.
+const REPORT: usize = 1 << 10;
 
 /// Watches a child until its channel has ended and its process is collected. Reports are marked with `tag`.
 ///
-/// An owner that went away ends the channel; the process is collected all the same, so no zombie is left.
-pub(crate) async fn watch<T: Copy>(tag: T, port: Option<Port>, pidfd: Arc<OwnedFd>, sink: mpsc::Sender<(T, Report)>) {
-    let channel = port.as_ref().map(Port::channel);
+/// An owner that went away ends the channel. The process is collected the moment it ends, whatever the owner does, so no
+/// zombie is left.
+pub(crate) async fn watch<T: Copy>(
+    tag: T,
+    port: Option<Port>,
+    pidfd: Arc<OwnedFd>,
+    sink: mpsc::UnboundedSender<Reported<T>>,
+) {
     let mut watch = Watch {
         tag,
         port,
+        process: Process::Runs(Box::pin(exit_of(pidfd))),
         sink,
-        channel,
+        room: Arc::new(Semaphore::new(ROOM as usize)),
     };
-    let mut exit = std::pin::pin!(exit_of(pidfd));
-    let mut exited = false;
+    let mut owned = true;
     loop {
         watch.report_all().await;
+        if let Process::Ended(status) = watch.process {
+            // What it wrote before it died is still there, and comes before its exit.
+            if let Some(port) = &mut watch.port {
+                port.drain();
+            }
+            watch.report_all().await;
+            watch.report(Report::Exited(status)).await;
+            watch.process = Process::Told;
+        }
+        if matches!(watch.process, Process::Told) && (watch.port.is_none() || !owned) {
+            return;
+        }
         tokio::select! {
             biased;
-            () = turn(&mut watch.port, true), if watch.port.is_some() => {}
-            status = &mut exit, if !exited => {
-                // What it wrote before it died is still there, and comes before its exit.
-                if let Some(port) = &mut watch.port {
-                    port.drain();
+            () = watch.sink.closed(), if owned => {
+                owned = false;
+                if let Some(port) = &watch.port {
+                    port.channel().disconnect();
                 }
-                watch.report_all().await;
-                watch.report(Report::Exited(status)).await;
-                exited = true;
             }
-        }
-        if exited && (watch.port.is_none() || watch.sink.is_closed()) {
-            return;
+            () = turn(&mut watch.port, true) => {}
+            () = watch.process.end() => {}
         }
     }
 }
@@ -77,14 +116,36 @@ pub(crate) async fn watch<T: Copy>(tag: T, port: Option<Port>, pidfd: Arc<OwnedF
 struct Watch<T> {
     tag: T,
     port: Option<Port>,
-    sink: mpsc::Sender<(T, Report)>,
-    channel: Option<Channel>,
+    process: Process,
+    sink: mpsc::UnboundedSender<Reported<T>>,
+    room: Arc<Semaphore>,
+}
+
+/// The process of a child.
+enum Process {
+    Runs(Pin<Box<dyn Future<Output = ExitStatus> + Send>>),
+    Ended(ExitStatus),
+    /// Ended, and its owner was told so.
+    Told,
+}
+
+impl Process {
+    /// Waits until it has ended and is collected; for ever if that has been.
+    ///
+    /// # Cancel safety
+    /// Loses nothing.
+    async fn end(&mut self) {
+        match self {
+            Self::Runs(exit) => *self = Self::Ended(exit.await),
+            Self::Ended(_) | Self::Told => std::future::pending().await,
+        }
+    }
 }
 
 impl<T: Copy> Watch<T> {
     /// Reports all that the channel has to tell; afterwards it is gone if it has ended.
     async fn report_all(&mut self) {
-        while let Some(port) = &mut self.port {
+        while let Some(port) = &self.port {
             let report = match port.poll_event() {
                 Some(Event::Message(body, handle)) => Report::Message(Message::new(body, port.serialization()), handle),
                 Some(Event::Internal(body, handle)) => Report::Internal(body, handle),
@@ -108,20 +169,25 @@ impl<T: Copy> Watch<T> {
 
     /// Hands one report over. While the owner has no room the channel is written but not read.
     async fn report(&mut self, report: Report) {
-        if let Ok(permit) = self.sink.try_reserve() {
-            return permit.send((self.tag, report));
-        }
-        let permit = loop {
-            tokio::select! {
-                permit = self.sink.reserve() => break permit,
-                () = turn(&mut self.port, false) => {}
+        let room = match report.cost() {
+            0 => None,
+            cost => {
+                let mut room = pin!(self.room.clone().acquire_many_owned(cost));
+                loop {
+                    tokio::select! {
+                        room = &mut room => break room.ok(),
+                        () = turn(&mut self.port, false) => {}
+                        () = self.process.end() => {}
+                    }
+                }
             }
         };
-        match (permit, &self.channel) {
-            (Ok(permit), _) => permit.send((self.tag, report)),
-            (Err(_), Some(channel)) => channel.disconnect(),
-            (Err(_), None) => {}
-        }
+        // An owner that is gone wants to know nothing.
+        let _ = self.sink.send(Reported {
+            tag: self.tag,
+            report,
+            _room: room,
+        });
     }
 }
 
@@ -144,8 +210,22 @@ pub(crate) async fn exit_of(pidfd: Arc<OwnedFd>) -> ExitStatus {
     }
 }
 
+/// When a child is looked at again that the reactor has no room to watch.
+const LOOK: Duration = Duration::from_millis(50);
+
 async fn wait_readable(pidfd: Arc<OwnedFd>) -> io::Result<ExitStatus> {
-    let readiness = sys::reactor::register(pidfd, Interest::READABLE)?;
+    let readiness = loop {
+        match sys::reactor::register(pidfd.clone(), Interest::READABLE) {
+            Ok(readiness) => break readiness,
+            Err(error) => {
+                tracing::warn!(%error, "a child is not watched, but looked at now and then");
+                if let Some(status) = pidfd::try_wait(&*pidfd)? {
+                    return Ok(status);
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+    };
     loop {
         let mut guard = readiness.readable().await?;
         if let Some(status) = pidfd::try_wait(guard.get_inner())? {

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::SocketAddrUnix;
+use rustix::net::{SocketAddrUnix, SocketType};
 use thead_core::cluster::{BindSpec, Host, LocalAddress};
 use thead_core::id::ListenerId;
 use tokio::io::Interest;
@@ -203,8 +203,23 @@ fn address(host: &Host, port: u16) -> io::Result<Option<SocketAddr>> {
     })
 }
 
+/// The local address of a connection, made non-blocking; a blocking one would stall a whole Node worker.
+///
+/// # Errors
+/// `ENOTCONN` if its peer has left; others if it is something else than a connection: a file, UDP, a listener.
+pub(crate) fn address_of_connection(socket: impl AsFd) -> io::Result<LocalAddress> {
+    if rustix::net::sockopt::socket_type(&socket)? != SocketType::STREAM
+        || rustix::net::sockopt::socket_acceptconn(&socket)?
+    {
+        return Err(Errno::PROTOTYPE.into());
+    }
+    rustix::net::getpeername(&socket)?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    local_address(socket)
+}
+
 /// What `getsockname` says of a socket.
-pub(crate) fn local_address(socket: impl AsFd) -> io::Result<LocalAddress> {
+fn local_address(socket: impl AsFd) -> io::Result<LocalAddress> {
     let name = rustix::net::getsockname(socket)?;
     if let Ok(unix) = SocketAddrUnix::try_from(name.clone()) {
         let path = match (unix.path(), unix.abstract_name()) {

@@ -30,17 +30,9 @@ impl Primary {
         }
         let Some(handles) = channel.take_back(&bytes) else {
             // The worker has half of a frame and we have the other: it cannot be mended.
-            return channel.abort();
+            return channel.abort(None);
         };
-        let conns: Vec<ConnId> = handles
-            .iter()
-            .filter_map(|handle| {
-                self.conns
-                    .iter()
-                    .find(|(_, kept)| kept.is(handle))
-                    .map(|(conn, _)| *conn)
-            })
-            .collect();
+        let conns: Vec<ConnId> = handles.iter().filter_map(|handle| self.conn_of(handle)).collect();
         self.machine.input(now(), Input::Reclaimed { worker: id, conns });
     }
 }

@@ -179,6 +179,14 @@ fn retry(mut call: impl FnMut() -> rustix::io::Result<usize>) -> io::Result<usiz
     }
 }
 
+/// Bytes that can be read from a socket now; 0 when it cannot be told.
+pub fn waiting(socket: impl AsFd) -> usize {
+    rustix::io::ioctl_fionread(socket)
+        .ok()
+        .and_then(|count| usize::try_from(count).ok())
+        .unwrap_or(0)
+}
+
 /// Bytes that the peer of a Unix stream socket has not read yet; 0 when it cannot be told.
 pub fn unread(socket: impl AsFd) -> usize {
     let mut count: libc::c_int = 0;

@@ -1,0 +1,90 @@
+//! What a misbehaving child can do to its parent: lose its own channel, and nothing else.
+
+use thead::channel::Fault;
+use thead::wire::endpoint::ProtocolError;
+use thead::{ChildEvent, Serialization};
+
+use crate::kit::{forget_peak, history, in_time, misbehave, name, peak, test, until};
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn a_line_that_means_nothing_is_told_and_the_channel_lives() {
+    test(async || {
+        let mut child = misbehave("sends bad lines").spawn().unwrap();
+        let (mut told, mut unparsable) = (0, 0);
+        loop {
+            match in_time("the last line", child.next()).await.unwrap() {
+                ChildEvent::BadMessage(_) => told += 1,
+                ChildEvent::Message { message, .. } => match message.parse::<serde_json::Value>() {
+                    Ok(value) => {
+                        assert_eq!(value, "still here");
+                        break;
+                    }
+                    Err(_) => unparsable += 1,
+                },
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((told, unparsable), (2, 6));
+        child.disconnect();
+        assert_eq!(history(&mut child).await, ["disconnect", "exit 0", "close"]);
+    });
+}
+
+/// The child loses its channel for this, and the parent took little memory to find out.
+fn is_ended(what: &str, serialization: Serialization, is_expected: fn(&Fault) -> bool) {
+    test(async || {
+        let before = forget_peak();
+        let mut child = misbehave(what).channel(serialization).spawn().unwrap();
+        let ended = until(&mut child, "disconnect").await;
+        let ChildEvent::Disconnect { fault: Some(fault), .. } = &ended else {
+            panic!("{ended:?}");
+        };
+        assert!(is_expected(fault), "{fault:?}");
+        let grown = peak().saturating_sub(before);
+        assert!(grown < 32 * MIB, "grown by {} MiB", grown / MIB);
+        let _ = child.kill(libc::SIGKILL);
+        until(&mut child, "close").await;
+    });
+}
+
+#[test]
+fn a_line_without_end_costs_the_child_its_channel() {
+    is_ended("sends an endless line", Serialization::Json, |fault| {
+        matches!(fault, Fault::Protocol(ProtocolError::Frame(_)))
+    });
+}
+
+#[test]
+fn a_length_of_four_gigabytes_costs_the_child_its_channel() {
+    is_ended("announces 4 GiB", Serialization::Advanced, |fault| {
+        matches!(fault, Fault::Protocol(ProtocolError::Frame(_)))
+    });
+}
+
+#[test]
+fn descriptors_that_belong_to_nothing_cost_the_child_its_channel() {
+    is_ended("sends 253 descriptors", Serialization::Json, |fault| {
+        matches!(fault, Fault::Protocol(ProtocolError::Unclaimed(_)))
+    });
+}
+
+#[test]
+fn answers_that_are_never_read_cost_the_child_its_channel() {
+    is_ended("sends handles and reads no answer", Serialization::Json, |fault| {
+        matches!(fault, Fault::Protocol(ProtocolError::UnreadAnswers))
+    });
+}
+
+#[test]
+fn a_few_descriptors_with_plain_messages_are_closed_with_the_channel() {
+    test(async || {
+        let mut child = misbehave("sends descriptors with nothing").spawn().unwrap();
+        for _ in 0..64 {
+            assert_eq!(name(&child.next().await.unwrap()), "message 1");
+        }
+        child.disconnect();
+        assert_eq!(history(&mut child).await, ["disconnect", "exit 0", "close"]);
+    });
+}

@@ -1,0 +1,5 @@
+//! Real children, those that misbehave among them, through the public API.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod hostile;
+mod kit;
