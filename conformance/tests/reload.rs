@@ -38,7 +38,8 @@ fn reload(run: Run) -> Seen {
         .build()
         .unwrap();
     // The new generation need not live long to be believed here: that would only make the test longer.
-    let mut thead = run.option("--soak", "0").start();
+    // Nor does a busy machine that takes long to start a worker prove anything.
+    let mut thead = run.option("--soak", "0").option("--ready-timeout", "60s").start();
     let target = Target::Tcp(SocketAddr::from(([127, 0, 0, 1], thead.ready(2))));
     let load = Load {
         mix: mix(),
