@@ -142,7 +142,7 @@ impl Primary {
             self.retry(now, listener);
         }
         self.unbind_unheld(now);
-        self.tick = self.next_tick();
+        self.tick = self.next_tick(now);
     }
 
     /// When [`Primary::advance`] is to be called at the latest; `None` while nothing can become due.
@@ -352,7 +352,7 @@ impl Primary {
     }
 
     /// When the next thing is due, exactly.
-    fn next_tick(&self) -> Option<Instant> {
+    fn next_tick(&self, now: Instant) -> Option<Instant> {
         let members = self.members.iter().flat_map(|member| {
             let told = match member.phase {
                 Phase::Asked { by, .. } => Some(by),
@@ -364,7 +364,12 @@ impl Primary {
                 .chain(member.late_at(self.config.late))
         });
         let listeners = self.listeners.values().flat_map(|listener| {
-            let retries = listener.returned.iter().filter_map(|waiting| waiting.retry);
+            // One that was due and found nobody with room is for whoever has some next.
+            let retries = listener
+                .returned
+                .iter()
+                .filter_map(|waiting| waiting.retry)
+                .filter(|retry| *retry > now);
             retries.chain(self.unbind_at(listener))
         });
         members.chain(listeners).min()

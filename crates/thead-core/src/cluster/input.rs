@@ -62,7 +62,8 @@ pub enum Input {
     Joined {
         /// A number never used before.
         worker: WorkerId,
-        /// Whether it must wait for [`Input::Open`]. Shared listeners cannot be gated: the kernel offers them.
+        /// Whether it must wait for [`Input::Open`]. Its queries are answered at once all the same, or its application would never
+        /// say that it listens. Shared listeners cannot be gated: there the kernel offers.
         gated: bool,
     },
     /// A cluster message came.
@@ -109,6 +110,9 @@ pub enum Input {
         how: LeaveBy,
     },
     /// The worker's channel or its process ended, whichever comes first; the second one changes nothing.
+    ///
+    /// All that can still be read of its channel must have been given as [`Input::Message`] before: an answer that is overlooked
+    /// lets a connection be offered again that an application has seen.
     Gone {
         /// Which.
         worker: WorkerId,
@@ -138,7 +142,10 @@ pub enum LeaveBy {
 /// Something to do. Obey all, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Make this listener, non-blocking and not yet accepting for [`Scheduling::Shared`]; answer with [`Input::Bound`].
+    /// Make this listener, non-blocking; answer with [`Input::Bound`].
+    ///
+    /// Stream sockets listen from here, shared ones too: a worker may listen again on such a socket, and clients wait in its
+    /// backlog while there is none.
     Bind {
         /// Its name from now on.
         listener: ListenerId,
@@ -164,7 +171,8 @@ pub enum Action {
         /// To whom.
         worker: WorkerId,
     },
-    /// Try to take unread offers back out of the worker's socket; answer with [`Input::Reclaimed`] if any came.
+    /// Try to take unread offers back out of the worker's socket; answer with [`Input::Reclaimed`] if any came. Where that is not
+    /// possible, do nothing: the offers stay the worker's until it answers or ends.
     Reclaim {
         /// From whom.
         worker: WorkerId,

@@ -63,7 +63,7 @@ pub(super) struct Waiting {
     pub(super) conn: ConnId,
     /// Who had it and did not take it. Allocates only for such.
     pub(super) tried: Vec<WorkerId>,
-    /// All have; then they are asked again.
+    /// All of them have; from then on they are asked again.
     pub(super) retry: Option<Instant>,
 }
 

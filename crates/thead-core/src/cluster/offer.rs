@@ -164,15 +164,18 @@ impl Primary {
             }
             // While one was not asked it is waited for; when all were, they are asked again after a while. Node asks the same
             // worker in a loop.
-            if self
+            if !self
                 .members
                 .open(holders)
                 .all(|holder| waiting.tried.contains(&holder.id))
             {
+                waiting.retry = None;
+            } else if waiting.retry.is_some_and(|retry| retry <= now) {
+                waiting.tried.clear();
+                continue;
+            } else {
                 let retry = *waiting.retry.get_or_insert(now + self.config.retry);
                 self.arm(retry);
-            } else {
-                waiting.retry = None;
             }
             at += 1;
         }
@@ -220,26 +223,14 @@ impl Primary {
         self.arm(now + self.config.late);
     }
 
-    /// All have rejected these, some time ago: ask them again, unless somebody came since and was not asked yet.
+    /// Asks again about what all have rejected some time ago.
     pub(super) fn retry(&mut self, now: Instant, id: ListenerId) {
-        let Some(listener) = self.listeners.get_mut(&id) else {
-            return;
-        };
-        let Listener { holders, returned, .. } = listener;
-        let due = |waiting: &&mut Waiting| waiting.retry.is_some_and(|retry| retry <= now);
-        let mut any = false;
-        for waiting in returned.iter_mut().filter(due) {
-            waiting.retry = None;
-            if self
-                .members
-                .open(holders)
-                .all(|holder| waiting.tried.contains(&holder.id))
-            {
-                waiting.tried.clear();
-            }
-            any = true;
-        }
-        if any {
+        let is_due = |waiting: &Waiting| waiting.retry.is_some_and(|retry| retry <= now);
+        if self
+            .listeners
+            .get(&id)
+            .is_some_and(|listener| listener.returned.iter().any(is_due))
+        {
             self.settle(now, id);
         }
     }

@@ -439,7 +439,7 @@ impl Machine {
                 self.run(worker, 100);
                 self.read(worker);
             }
-            self.pass(ms(10));
+            self.pass(ms(50));
             let quiet = |process: &Process| {
                 process.inbox.is_empty() && process.outbox.is_empty() && (!process.drains || process.serving.is_empty())
             };

@@ -116,7 +116,7 @@ fn world(seed: u64) {
     let trouble = dice.roll(11);
     let crowd = usize::try_from(1 + dice.roll(6)).unwrap();
     let mut machine = Machine::new(config, dice);
-    for _ in 0..300 {
+    for _ in 0..200 {
         step(&mut machine, trouble, crowd);
     }
     // The trouble ends, and there is a worker for everything: then everything is served.
