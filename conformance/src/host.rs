@@ -214,7 +214,7 @@ fn keep(mut pipe: impl Read + Send + 'static, text: Arc<Mutex<String>>) -> JoinH
 ///
 /// # Panics
 /// When it is not there or older than its sources.
-fn thead_binary() -> PathBuf {
+pub fn thead_binary() -> PathBuf {
     if let Some(path) = std::env::var_os("THEAD_BIN") {
         return path.into();
     }

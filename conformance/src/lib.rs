@@ -23,7 +23,7 @@ pub mod load;
 mod runtime;
 
 pub use census::{Census, PATIENCE, Process, eventually, kill};
-pub use host::{End, Run, Said, Thead};
+pub use host::{End, Run, Said, Thead, thead_binary};
 pub use runtime::{Runtime, programs};
 
 /// Makes one test for each runtime named, `FUNCTION::RUNTIME`, out of functions that take a [`Runtime`].
