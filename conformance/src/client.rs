@@ -139,3 +139,34 @@ pub fn script(name: &str, args: &[String]) -> Value {
     );
     serde_json::from_slice(&output.stdout).unwrap()
 }
+
+/// Clients of `clients/steady.js` that ask without pause. Dropping it kills them.
+#[derive(Debug)]
+pub struct Steady(std::process::Child);
+
+impl Steady {
+    /// `kind` is `https`, `http2` or `ws`.
+    pub fn start(kind: &str, url: &str, clients: usize) -> Self {
+        let mut command = Command::new(Runtime::Node22.path());
+        command.arg(root().join("clients/steady.js"));
+        command.args([kind, url, &clients.to_string()]);
+        Self(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// Ends them and returns what they saw.
+    pub fn stop(mut self) -> Value {
+        drop(self.0.stdin.take());
+        let mut printed = String::new();
+        self.0.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+        self.0.wait().unwrap();
+        serde_json::from_str(&printed).unwrap()
+    }
+}
+
+impl Drop for Steady {
+    fn drop(&mut self) {
+        // It has ended if it was asked what it saw.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -4,9 +4,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use conformance::client::Steady;
 use conformance::load::{Load, Mode, Report, Request, Target};
 use conformance::{Run, Runtime, on};
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 const RELOADS: u64 = 20;
 /// Clients that keep their connection.
@@ -103,6 +105,44 @@ fn twenty_reloads_under_shared_scheduling_lose_nothing(runtime: Runtime) {
     nothing_is_lost(Run::program(runtime, "http.js").option("--schedule", "shared"));
 }
 
+/// What steady clients of one kind saw of three reloads.
+fn reload_under(run: Run, kind: &str, url: impl Fn(u16) -> String) -> Value {
+    let mut thead = run.option("--soak", "0").option("--lame-duck", "500ms").start();
+    let port = thead.ready(2);
+    let clients = Steady::start(kind, &url(port), 8);
+    for generation in 2..=4 {
+        thead.signal(Signal::HUP);
+        thead.wait_for("reload_done", |said| said.number("generation") == generation);
+    }
+    let seen = clients.stop();
+    thead.stop();
+    seen
+}
+
+fn reloads_lose_no_request_of_https_clients(runtime: Runtime) {
+    let seen = reload_under(Run::program(runtime, "https.js"), "https", |port| {
+        format!("https://127.0.0.1:{port}/")
+    });
+    assert_eq!(seen["failures"], json!({}), "{seen}");
+    assert!(seen["workers"].as_object().unwrap().len() > 4, "{seen}");
+}
+
+fn reloads_tell_http2_clients_to_go_and_lose_no_request(runtime: Runtime) {
+    let seen = reload_under(Run::program(runtime, "http2.js"), "http2", |port| {
+        format!("http://127.0.0.1:{port}/")
+    });
+    assert_eq!(seen["failures"], json!({}), "{seen}");
+    assert!(seen["goaways"].as_u64().unwrap() >= 8, "{seen}");
+}
+
+fn a_websocket_is_left_until_the_drain_is_over(runtime: Runtime) {
+    let run = Run::program(runtime, "ws.js").option("--drain", "2s");
+    let seen = reload_under(run, "ws", |port| format!("ws://127.0.0.1:{port}/"));
+    let closes = seen["closes"].as_array().unwrap();
+    assert_eq!(closes.len(), 8, "{seen}");
+    assert!(closes.iter().all(|ms| ms.as_u64().unwrap() >= 1900), "{seen}");
+}
+
 /// The proof that the tests above can fail: the same without the preload.
 fn without_the_preload_clients_lose_their_connections(runtime: Runtime) {
     let Seen { kept, moved, .. } = reload(
@@ -122,4 +162,6 @@ on!(nodes: twenty_reloads_lose_nothing_and_close_no_connection_of_plain_http,
     twenty_reloads_lose_nothing_and_close_no_connection_of_fastify);
 on!([node18 Node18, node26 Node26]: twenty_reloads_lose_nothing_and_close_no_connection_of_a_module,
     twenty_reloads_under_shared_scheduling_lose_nothing);
-on!([node22 Node22]: without_the_preload_clients_lose_their_connections);
+on!(nodes: reloads_lose_no_request_of_https_clients, reloads_tell_http2_clients_to_go_and_lose_no_request);
+on!([node22 Node22]: a_websocket_is_left_until_the_drain_is_over,
+    without_the_preload_clients_lose_their_connections);

@@ -46,8 +46,8 @@ pub struct Options {
     pub cluster: crate::cluster::Config,
     /// How workers are asked to leave.
     pub drain: Drain,
-    /// When the service stops: how long workers with the preload go on serving and answer with `Connection: close`, before
-    /// the listeners are closed.
+    /// How long workers with the preload answer with `Connection: close` before they close idle connections that cannot be
+    /// given to another worker. When the service stops they go on serving for so long before the listeners are closed.
     pub lame_duck: Duration,
     /// Asks a worker to stop. Default SIGTERM.
     pub stop_signal: i32,
@@ -438,7 +438,7 @@ impl Service {
     fn drain(&mut self, worker: WorkerId, successor: bool) {
         match (self.options.drain, successor) {
             (Drain::Signal, _) => self.end(worker, self.options.stop_signal),
-            (Drain::HandBack, true) => self.primary.hand_back(worker),
+            (Drain::HandBack, true) => self.primary.hand_back(worker, self.options.lame_duck),
             (Drain::Disconnect, true) => self.primary.disconnect(worker),
             (Drain::HandBack, false) => {
                 self.primary.lame_duck(worker, self.options.lame_duck + LAST_OFFERS);
