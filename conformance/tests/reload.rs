@@ -1,12 +1,13 @@
 //! Twenty reloads under load: no request fails, and no client of plain HTTP/1.1 even loses its connection.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use conformance::client::Steady;
 use conformance::load::{Load, Mode, Report, Request, Target};
-use conformance::{Run, Runtime, on};
+use conformance::{PATIENCE, Run, Runtime, on};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -105,6 +106,30 @@ fn twenty_reloads_under_shared_scheduling_lose_nothing(runtime: Runtime) {
     nothing_is_lost(Run::program(runtime, "http.js").option("--schedule", "shared"));
 }
 
+/// Where a fresh connection would be answered 408 after a minute, this one ends as any idle one does.
+fn a_connection_that_moved_still_has_the_servers_keep_alive_timeout(runtime: Runtime) {
+    const SERVER: &str = "const server = require('http').createServer((req, res) => res.end('x'));
+        server.keepAliveTimeout = 700; server.listen(0, '127.0.0.1');";
+    let mut thead = Run::script(runtime, SERVER).option("--soak", "0").start();
+    let mut client = TcpStream::connect(("127.0.0.1", thead.ready(2))).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\nx") {
+        let mut byte = [0];
+        assert_eq!(client.read(&mut byte).unwrap(), 1);
+        answer.push(byte[0]);
+    }
+    thead.signal(Signal::HUP);
+    let moved = thead.next("reload_done").number("handed_back");
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).unwrap();
+    // On a machine so busy that the reload took longer than the timeout, there was nothing to move.
+    assert!(moved <= 1);
+    assert_eq!(String::from_utf8_lossy(&rest), "");
+    thead.stop();
+}
+
 /// What steady clients of one kind saw of three reloads.
 fn reload_under(run: Run, kind: &str, url: impl Fn(u16) -> String) -> Value {
     let mut thead = run.option("--soak", "0").option("--lame-duck", "500ms").start();
@@ -163,5 +188,6 @@ on!(nodes: twenty_reloads_lose_nothing_and_close_no_connection_of_plain_http,
 on!([node18 Node18, node26 Node26]: twenty_reloads_lose_nothing_and_close_no_connection_of_a_module,
     twenty_reloads_under_shared_scheduling_lose_nothing);
 on!(nodes: reloads_lose_no_request_of_https_clients, reloads_tell_http2_clients_to_go_and_lose_no_request);
+on!([node18 Node18, node22 Node22, node26 Node26]: a_connection_that_moved_still_has_the_servers_keep_alive_timeout);
 on!([node22 Node22]: a_websocket_is_left_until_the_drain_is_over,
     without_the_preload_clients_lose_their_connections);

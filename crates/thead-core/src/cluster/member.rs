@@ -61,6 +61,8 @@ pub(super) struct Offer {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) conn: ConnId,
+    /// A worker has served it and given it back.
+    pub(super) idle: bool,
     /// Who had it and did not take it. Allocates only for such.
     pub(super) tried: Vec<WorkerId>,
     /// All of them have; from then on they are asked again.
@@ -71,6 +73,7 @@ impl Waiting {
     pub(super) fn new(conn: ConnId) -> Self {
         Self {
             conn,
+            idle: false,
             tried: Vec::new(),
             retry: None,
         }

@@ -38,7 +38,10 @@ impl Primary {
             return self.release(conn);
         };
         if let Some(listener) = self.listeners.get_mut(&id) {
-            listener.returned.push_back(Waiting::new(conn));
+            listener.returned.push_back(Waiting {
+                idle: true,
+                ..Waiting::new(conn)
+            });
             self.waiting += 1;
             self.settle(now, id);
             self.trim(id, conn);
@@ -195,7 +198,7 @@ impl Primary {
         let Some(listener) = self.listeners.get(&id) else {
             return;
         };
-        let conn = waiting.conn;
+        let (conn, idle) = (waiting.conn, waiting.idle);
         let offered = self.members.update_at(slot, |member| {
             let seq = member.next_seq();
             let waiting = Waiting { retry: None, ..waiting };
@@ -213,6 +216,7 @@ impl Primary {
             seq: Some(seq),
             message: ToWorker::NewConn {
                 key: listener.key.clone(),
+                idle,
             },
         };
         self.actions.push_back(Action::Send {

@@ -298,7 +298,7 @@ impl Laws {
                 assert_eq!(seq, receiver.next_seq, "numbers count up per worker");
                 receiver.next_seq += 1;
                 match &message.message {
-                    ToWorker::NewConn { key } => self.saw_offer(now, *worker, seq, key, *handle),
+                    ToWorker::NewConn { key, .. } => self.saw_offer(now, *worker, seq, key, *handle),
                     ToWorker::RoundRobin { ack, key, .. } => {
                         assert_eq!(*handle, Handle::None);
                         self.saw_listener(*worker, *ack, key, None);

@@ -385,7 +385,7 @@ impl Machine {
                     process.asked.remove(&ack);
                     assert!(errno < 0, "Node throws");
                 }
-                ToWorker::NewConn { key } => {
+                ToWorker::NewConn { key, .. } => {
                     let Handle::Conn(conn) = handle else {
                         panic!("Node throws")
                     };

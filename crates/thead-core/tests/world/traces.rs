@@ -114,7 +114,7 @@ fn essence(message: &ToWorker, descriptor: bool) -> String {
             let name = plain(key).split('#').next();
             format!("{ack} refused {name:?} {errno}{fd}")
         }
-        ToWorker::NewConn { key } => format!("newconn {}{fd}", plain(key)),
+        ToWorker::NewConn { key, .. } => format!("newconn {}{fd}", plain(key)),
         other => format!("{other:?}{fd}"),
     }
 }
@@ -211,7 +211,7 @@ impl Replay {
                 }
             }
             Recorded::Heard { message, .. } => match &message.message {
-                ToWorker::NewConn { key } => {
+                ToWorker::NewConn { key, .. } => {
                     self.offers.entry(worker).or_default()[0].push(message.seq.unwrap());
                     let count = |of: usize| self.offers.values().map(|offers| offers[of].len()).sum::<usize>();
                     // If not, it is one that comes again.
