@@ -25,9 +25,10 @@
 //!
 //! # Limits
 //!
-//! [`MAX_KEYS`] listeners per worker and [`MAX_LISTENERS`] in all are refused beyond with `EMFILE`; in the second case listeners
-//! that nobody holds make room first, the youngest before the others, so that a worker that makes and drops many loses its
-//! own. [`Config::window`] offers per worker, and [`Config::max_waiting`] connections.
+//! [`MAX_KEYS`] listeners per worker, [`MAX_TWINS`] of them on one address, and [`MAX_LISTENERS`] in all; what is asked for
+//! beyond is refused with `EMFILE`. In the last case listeners that nobody holds make room first, the youngest before the
+//! others, so that a worker that makes and drops many loses its own. [`Config::window`] offers per worker, and
+//! [`Config::max_waiting`] connections.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -53,6 +54,9 @@ use member::{Member, Members, Phase};
 
 /// How many listeners one worker may hold or have asked for.
 pub const MAX_KEYS: usize = 1_024;
+
+/// How many listeners one worker may have on the same address; more than one takes sockets that can share it.
+pub const MAX_TWINS: usize = 16;
 
 /// How many listeners there may be, held, being bound or waiting for a worker.
 pub const MAX_LISTENERS: usize = 4_096;

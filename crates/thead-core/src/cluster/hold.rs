@@ -9,7 +9,8 @@ use super::bind::{EMFILE, EPERM};
 use super::listener::{Listener, State};
 use super::schedule::Slot;
 use super::{
-    Action, BindSpec, Event, Handle, ListenAddress, LocalAddress, MAX_KEYS, MAX_LISTENERS, Primary, Scheduling, bind,
+    Action, BindSpec, Event, Handle, ListenAddress, LocalAddress, MAX_KEYS, MAX_LISTENERS, MAX_TWINS, Primary,
+    Scheduling, bind,
 };
 use crate::id::{ListenerId, WorkerId};
 
@@ -21,14 +22,12 @@ impl Primary {
         // A second listen on the same address is a bind of its own: it fails as it should, or (UDP with reuse address) it
         // works and then needs another key, since Node dies of an assertion when it gets one that it holds. The second of each
         // worker is shared among them like the first.
-        let mut key: Arc<str> = identity.as_str().into();
-        let mut nth = 1;
-        while member.keys.contains_key(&key) {
-            nth += 1;
-            key = format!("{identity}#{nth}").into();
-        }
+        let twins = (2..=MAX_TWINS).map(|nth| format!("{identity}#{nth}"));
+        let mut names = std::iter::once(identity.clone()).chain(twins);
+        let name = names.find(|name| !member.keys.contains_key(name.as_str()));
+        let key: Arc<str> = name.as_deref().unwrap_or(&identity).into();
         let spec = match BindSpec::of(query) {
-            _ if member.keys.len() >= MAX_KEYS => Err(EMFILE),
+            _ if name.is_none() || member.keys.len() >= MAX_KEYS => Err(EMFILE),
             spec => spec,
         };
         let spec = match spec {
