@@ -1,9 +1,10 @@
 'use strict';
-// Sends one socket many times to count-handles.js and prints how long that took.
+// Sends one socket many times to count-handles.js and prints how long that took: send-handles.js COUNT socket|native
 const { fork } = require('child_process');
 const net = require('net');
 
 const total = Number(process.argv[2]);
+const native = process.argv[3] === 'native'; // without a net.Socket around it in the child, as cluster does
 const UNDER_WAY = 64;
 
 const server = net.createServer().listen(0, '127.0.0.1', () => {
@@ -15,7 +16,7 @@ function run(socket) {
   let sent = 0, underWay = 0, begun;
   const pump = () => {
     for (; sent < total && underWay < UNDER_WAY; sent++, underWay++) {
-      child.send({ sent }, socket, { keepOpen: true }, () => { underWay--; pump(); });
+      child.send({ sent }, native ? socket._handle : socket, { keepOpen: true }, () => { underWay--; pump(); });
     }
   };
   child.on('message', ({ ready, seen }) => {

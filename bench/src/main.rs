@@ -37,7 +37,7 @@ enum Row {
     KeepAlive,
     /// Memory of the primary, before and after the load.
     Memory,
-    /// Sockets a second to a Node child.
+    /// Handles a second to a Node child.
     Handles,
     /// Messages to a Node child and back.
     Messages,
@@ -116,7 +116,9 @@ fn measure(wanted: &dyn Fn(Row) -> bool, extent: Extent, report: &mut Report) ->
         row::servers::measure(wanted, extent, report)?;
     }
     if wanted(Row::Handles) {
-        report.add(row::handles::measure(extent)?);
+        for table in row::handles::measure(extent)? {
+            report.add(table);
+        }
     }
     if wanted(Row::Messages) {
         for table in row::messages::measure(extent)? {

@@ -1,4 +1,4 @@
-//! Sockets to a Node child, as fast as it takes them.
+//! Handles to a Node child, as fast as it takes them.
 
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
@@ -47,42 +47,77 @@ impl Timed {
     }
 }
 
-const COUNT: usize = 10_000;
-const RUNTIMES: [(&str, &str, &str); 3] = [
-    ("node18", "thead → Node 18", "Node 18 → Node 18"),
-    ("node22", "thead → Node 22", "Node 22 → Node 22"),
-    ("node26", "thead → Node 26", "Node 26 → Node 26"),
-];
+const COUNT: usize = 30_000;
 
-pub(crate) fn measure(extent: Extent) -> Result<Table, Failure> {
-    let count = COUNT / extent.divisor;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut lines: Vec<Line> = RUNTIMES
-        .iter()
-        .flat_map(|(_, ours, theirs)| [Line::new(*ours), Line::new(*theirs)])
-        .collect();
-    for _ in 0..extent.rounds {
-        for ((node, ..), pair) in RUNTIMES.iter().zip(lines.chunks_exact_mut(2)) {
-            pair[0].samples.push(runtime.block_on(send(node, count))?.rate());
-            let peer = Timed::of_script(node, "send-handles.js", &[&count.to_string()])?;
-            pair[1].samples.push(peer.rate());
-        }
-    }
-    Ok(Table {
-        title: "Sockets to a Node child",
-        how: format!(
-            "`child_process.fork` and a Node child that counts and closes what it gets: {count} times one TCP socket with a \
-             short message, from the first call to the child's report. The sender is a Rust program with one thread, or Node \
-             itself, which waits for the acknowledgement of one before it writes the next."
-        ),
-        unit: "sockets/s",
-        lines,
-        base: "Node 22 → Node 22",
+/// A way to send handles, and the Nodes that it is tried with: a runtime, and what its two lines are called.
+struct Trial {
+    title: &'static str,
+    kind: HandleKind,
+    /// What the peer's script calls it.
+    word: &'static str,
+    what: &'static str,
+    pairs: &'static [(&'static str, &'static str, &'static str)],
+    targets: Vec<Target>,
+}
+
+pub(crate) fn measure(extent: Extent) -> Result<Vec<Table>, Failure> {
+    let native = Trial {
+        title: "Handles to a Node child",
+        kind: HandleKind::Native,
+        word: "native",
+        what: "as bare handles (`net.Native`, what `cluster` sends)",
+        pairs: &[
+            ("node18", "thead → Node 18", "Node 18 → Node 18"),
+            ("node22", "thead → Node 22", "Node 22 → Node 22"),
+            ("node26", "thead → Node 26", "Node 26 → Node 26"),
+        ],
         targets: vec![Target {
             who: "thead → Node 22",
             over: Some("Node 22 → Node 22"),
             bound: Bound::AtLeast(6.0),
         }],
+    };
+    let socket = Trial {
+        title: "Sockets to a Node child",
+        kind: HandleKind::Socket,
+        word: "socket",
+        what: "as `net.Socket`, which costs the child more than all that precedes it",
+        pairs: &[("node22", "thead → Node 22", "Node 22 → Node 22")],
+        targets: Vec::new(),
+    };
+    Ok(vec![try_out(native, extent)?, try_out(socket, extent)?])
+}
+
+fn try_out(trial: Trial, extent: Extent) -> Result<Table, Failure> {
+    // Fewer would tell how fast a child compiles its code.
+    let count = COUNT / extent.divisor.min(3);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut lines: Vec<Line> = trial
+        .pairs
+        .iter()
+        .flat_map(|(_, ours, theirs)| [Line::new(*ours), Line::new(*theirs)])
+        .collect();
+    for _ in 0..extent.rounds {
+        for ((node, ..), pair) in trial.pairs.iter().zip(lines.chunks_exact_mut(2)) {
+            pair[0]
+                .samples
+                .push(runtime.block_on(send(node, trial.kind, count))?.rate());
+            let peer = Timed::of_script(node, "send-handles.js", &[&count.to_string(), trial.word])?;
+            pair[1].samples.push(peer.rate());
+        }
+    }
+    Ok(Table {
+        title: trial.title,
+        how: format!(
+            "A forked Node child counts and closes what it gets: {count} times one TCP socket with a short message, {}, from \
+             the first call to the child's report. The sender is a Rust program with one thread, or Node itself, which waits \
+             for the acknowledgement of one before it writes the next.",
+            trial.what
+        ),
+        unit: "handles/s",
+        lines,
+        base: "Node 22 → Node 22",
+        targets: trial.targets,
     })
 }
 
@@ -97,7 +132,7 @@ struct Answer {
     seen: usize,
 }
 
-async fn send(node: &str, count: usize) -> Result<Timed, Failure> {
+async fn send(node: &str, kind: HandleKind, count: usize) -> Result<Timed, Failure> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     let socket = TcpStream::connect(listener.local_addr()?)?;
     socket.set_nonblocking(true)?;
@@ -129,9 +164,7 @@ async fn send(node: &str, count: usize) -> Result<Timed, Failure> {
                     for sent in 0..count {
                         let handle = socket.clone();
                         // A channel that ends here is an event of the child's.
-                        let _ = channel
-                            .post_handle(&Numbered { sent }, HandleKind::Socket, handle)
-                            .await;
+                        let _ = channel.post_handle(&Numbered { sent }, kind, handle).await;
                     }
                 });
             }
