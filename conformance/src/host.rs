@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
@@ -387,6 +387,14 @@ impl Thead {
     /// What it printed so far for people; see [`Run::human`].
     pub fn printed(&self) -> String {
         self.human.lock().unwrap().clone()
+    }
+
+    /// The pipe of its standard output, which nobody read; see [`Run::unread`].
+    ///
+    /// # Panics
+    /// When it was taken before or is read.
+    pub fn take_stdout(&mut self) -> ChildStdout {
+        self.child.stdout.take().unwrap()
     }
 
     /// What it wrote to standard error so far.
