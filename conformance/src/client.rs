@@ -113,6 +113,34 @@ pub fn request(mut stream: impl Read + Write, path: &str, begun: Instant) -> io:
     Ok(answer)
 }
 
+/// A request whose answer has begun: its worker is at work on it.
+#[derive(Debug)]
+pub struct Begun(TcpStream);
+
+/// `GET /stream?ms=…`, which takes that long; returns when the first byte of the answer is there.
+///
+/// # Panics
+/// When none comes.
+pub fn begin(port: u16, ms: u32) -> Begun {
+    let mut stream = TcpStream::connect_timeout(&local(port), PATIENCE).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(
+        stream,
+        "GET /stream?ms={ms} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    Begun(stream)
+}
+
+impl Begun {
+    /// Whether the whole answer comes.
+    pub fn finishes(mut self) -> bool {
+        let mut rest = String::new();
+        self.0.read_to_string(&mut rest).is_ok() && rest.contains("end\n")
+    }
+}
+
 /// A port on which nobody listened a moment ago.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind(local(0)).unwrap();

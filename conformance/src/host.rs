@@ -1,11 +1,11 @@
 //! A `thead run`, started and watched.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
@@ -188,6 +188,7 @@ impl Run {
             dir: self.dir,
             heard,
             said: Vec::new(),
+            unclaimed: BTreeMap::new(),
             human,
             stderr,
             readers,
@@ -254,7 +255,6 @@ fn newest(dir: &Path) -> (SystemTime, PathBuf) {
 pub struct Said {
     /// What it says.
     pub json: Value,
-    claimed: bool,
 }
 
 impl Said {
@@ -287,6 +287,8 @@ pub struct Thead {
     dir: TempDir,
     heard: Receiver<Result<Value, String>>,
     said: Vec<Said>,
+    /// What no wait has returned yet, by its name.
+    unclaimed: BTreeMap<String, VecDeque<usize>>,
     human: Arc<Mutex<String>>,
     stderr: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
@@ -314,14 +316,14 @@ impl Thead {
     /// When it is not said within [`PATIENCE`], or thead ends without it; with all that was said.
     pub fn wait_for(&mut self, event: &str, wanted: impl Fn(&Said) -> bool) -> Said {
         let deadline = Instant::now() + PATIENCE;
-        let mut next = 0;
+        let mut looked_at = 0;
         loop {
-            while let Some(said) = self.said.get_mut(next) {
-                if said.event() == event && !said.claimed && wanted(said) {
-                    said.claimed = true;
-                    return said.clone();
+            let unclaimed = self.unclaimed.entry(event.to_owned()).or_default();
+            while let Some(at) = unclaimed.get(looked_at) {
+                if wanted(&self.said[*at]) {
+                    return unclaimed.remove(looked_at).map(|at| self.said[at].clone()).unwrap();
                 }
-                next += 1;
+                looked_at += 1;
             }
             match self
                 .heard
@@ -389,6 +391,14 @@ impl Thead {
         self.human.lock().unwrap().clone()
     }
 
+    /// The pipe of its standard output, which nobody read; see [`Run::unread`].
+    ///
+    /// # Panics
+    /// When it was taken before or is read.
+    pub fn take_stdout(&mut self) -> ChildStdout {
+        self.child.stdout.take().unwrap()
+    }
+
     /// What it wrote to standard error so far.
     pub fn stderr(&self) -> String {
         self.stderr.lock().unwrap().clone()
@@ -448,7 +458,14 @@ impl Thead {
 
     fn hear(&mut self, said: Result<Value, String>) {
         match said {
-            Ok(json) => self.said.push(Said { json, claimed: false }),
+            Ok(json) => {
+                let said = Said { json };
+                self.unclaimed
+                    .entry(said.event().to_owned())
+                    .or_default()
+                    .push_back(self.said.len());
+                self.said.push(said);
+            }
             Err(torn) => panic!("a line of the report is no JSON: {torn}"),
         }
     }

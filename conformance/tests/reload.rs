@@ -109,7 +109,7 @@ fn twenty_reloads_under_shared_scheduling_lose_nothing(runtime: Runtime) {
 /// Where a fresh connection would be answered 408 after a minute, this one ends as any idle one does.
 fn a_connection_that_moved_still_has_the_servers_keep_alive_timeout(runtime: Runtime) {
     const SERVER: &str = "const server = require('http').createServer((req, res) => res.end('x'));
-        server.keepAliveTimeout = 700; server.listen(0, '127.0.0.1');";
+        server.keepAliveTimeout = 3000; server.listen(0, '127.0.0.1');";
     let mut thead = Run::script(runtime, SERVER).option("--soak", "0").start();
     let mut client = TcpStream::connect(("127.0.0.1", thead.ready(2))).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -124,8 +124,8 @@ fn a_connection_that_moved_still_has_the_servers_keep_alive_timeout(runtime: Run
     let moved = thead.next("reload_done").number("handed_back");
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).unwrap();
-    // On a machine so busy that the reload took longer than the timeout, there was nothing to move.
-    assert!(moved <= 1);
+    // Perhaps twice: from one old worker to the other, and on.
+    assert!(moved >= 1);
     assert_eq!(String::from_utf8_lossy(&rest), "");
     thead.stop();
 }

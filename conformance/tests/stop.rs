@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use conformance::{PATIENCE, Run, Runtime, Thead, client, eventually, on};
+use conformance::{PATIENCE, Run, Runtime, Thead, client, on};
 use rustix::process::Signal;
 
 /// A keep-alive connection and what one request on it brings.
@@ -27,13 +27,7 @@ fn at_sigterm_requests_are_finished_and_clients_are_told_to_leave(runtime: Runti
     let port = thead.ready(2);
     let mut kept = TcpStream::connect(client::local(port)).unwrap();
     assert!(ask(&mut kept, "/").unwrap().contains("200 OK"));
-    let slow = std::thread::spawn(move || client::get(port, "/slow?ms=2000"));
-    let pids = [thead.pid_of(1), thead.pid_of(2)];
-    eventually("the slow request has arrived", || {
-        let sockets = |pid| conformance::Process::read(pid).unwrap().sockets().len();
-        // Three sockets each are Node's own; the kept and the slow connection make eight.
-        (pids.iter().map(|pid| sockets(*pid)).sum::<usize>() >= 4).then_some(())
-    });
+    let slow = client::begin(port, 2000);
     thead.signal(Signal::TERM);
     for _ in 0..2 {
         thead.next("draining");
@@ -42,7 +36,7 @@ fn at_sigterm_requests_are_finished_and_clients_are_told_to_leave(runtime: Runti
     let last = ask(&mut kept, "/").unwrap();
     assert!(last.to_lowercase().contains("connection: close"), "{last}");
     assert_eq!(client::get(port, "/").status, 200);
-    assert_eq!(slow.join().unwrap().status, 200);
+    assert!(slow.finishes());
     let end = thead.wait();
     assert_eq!(end.code, Some(0));
     assert_eq!(end.only("finished").text("outcome"), "stopped");
@@ -53,11 +47,9 @@ fn at_sigterm_requests_are_finished_and_clients_are_told_to_leave(runtime: Runti
 fn at_sigterm_deno_finishes_requests_and_closes_the_port(runtime: Runtime) {
     let mut thead = Run::program(runtime, "http.js").start();
     let port = thead.ready(2);
-    let begun = std::thread::spawn(move || client::get(port, "/slow?ms=1500"));
-    let other = client::get(port, "/slow?ms=500");
-    assert_eq!(other.status, 200);
+    let begun = [client::begin(port, 1000), client::begin(port, 1000)];
     thead.signal(Signal::TERM);
-    assert_eq!(begun.join().unwrap().status, 200);
+    assert!(begun.into_iter().all(client::Begun::finishes));
     let end = thead.wait();
     assert_eq!(end.code, Some(0));
     assert!(end.all("exited").iter().all(|gone| gone.json["code"] == 0), "{end:#?}");
@@ -86,12 +78,11 @@ fn a_request_longer_than_the_drain_time_is_cut(runtime: Runtime) {
     let run = Run::program(runtime, "http.js").option("--drain", "500ms").workers(1);
     let mut thead = run.start();
     let port = thead.ready(1);
-    let slow = std::thread::spawn(move || client::try_get(port, "/slow?ms=60000"));
-    assert_eq!(client::get(port, "/slow?ms=100").status, 200);
+    let slow = client::begin(port, 60_000);
     thead.signal(Signal::TERM);
     let end = thead.wait();
     assert_eq!(end.code, Some(0));
-    slow.join().unwrap().unwrap_err();
+    assert!(!slow.finishes());
     end.only("terminating");
 }
 
@@ -144,11 +135,10 @@ fn ctrl_c_on_a_terminal_reaches_thead_alone(runtime: Runtime) {
     // What the terminal does: SIGINT to the whole process group.
     let mut thead = Run::program(runtime, "http.js").start();
     let port = thead.ready(2);
-    let slow = std::thread::spawn(move || client::get(port, "/slow?ms=1000"));
-    assert_eq!(client::get(port, "/slow?ms=100").status, 200);
+    let slow = client::begin(port, 1000);
     let group = rustix::process::Pid::from_raw(thead.process().pid.cast_signed()).unwrap();
     rustix::process::kill_process_group(group, Signal::INT).unwrap();
-    assert_eq!(slow.join().unwrap().status, 200, "the request is finished");
+    assert!(slow.finishes(), "the request is finished");
     let end = thead.wait();
     assert_eq!(end.code, Some(0));
 }

@@ -377,7 +377,7 @@ async fn serve(program: Program, mut options: Options, name: String, style: Styl
     for name in orphans::kill_all() {
         reporter.warning(&format!("killed {name}, which a worker had left behind"));
     }
-    reporter.finish(code);
+    reporter.finish(code).await;
     Ok(code)
 }
 
