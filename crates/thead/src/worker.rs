@@ -258,20 +258,24 @@ impl Task {
     fn hear(&mut self, message: Envelope<ToWorker>, handle: Option<ReceivedHandle<Handle>>) {
         let handle = handle.and_then(|received| received.handle.into_owned().ok());
         match message.message {
-            ToWorker::RoundRobin { ack, key, .. } => {
+            ToWorker::RoundRobin { ack, key, sockname, .. } => {
                 let (offers, taken) = mpsc::channel(WAITING);
                 self.open.insert(key, offers);
-                self.answer(ack, Ok(Granted::Offers(taken)));
+                self.answer(ack, Ok(Granted::Offers(taken)), sockname.map(|name| name.port));
             }
             ToWorker::Shared { ack, .. } => {
-                self.answer(
-                    ack,
-                    handle
-                        .map(Granted::Listener)
-                        .ok_or_else(|| io::ErrorKind::InvalidData.into()),
-                );
+                let port = handle
+                    .as_ref()
+                    .and_then(|socket| sys::listen::local_address(socket).ok()?)
+                    .map(|local| local.port);
+                let granted = handle
+                    .map(Granted::Listener)
+                    .ok_or_else(|| io::ErrorKind::InvalidData.into());
+                self.answer(ack, granted, port);
             }
-            ToWorker::Refused { ack, errno, .. } => self.answer(ack, Err(io::Error::from_raw_os_error(-errno))),
+            ToWorker::Refused { ack, errno, .. } => {
+                self.answer(ack, Err(io::Error::from_raw_os_error(-errno)), None);
+            }
             ToWorker::NewConn { key, .. } => {
                 let offers = self.open.get(&key);
                 let accepted = handle
@@ -293,7 +297,8 @@ impl Task {
         }
     }
 
-    fn answer(&mut self, ack: u64, granted: io::Result<Granted>) {
+    /// `port`: the real one, which is not the one that was asked for if that was 0.
+    fn answer(&mut self, ack: u64, granted: io::Result<Granted>, port: Option<u16>) {
         let Some(Request {
             mut query,
             granted: answer,
@@ -306,6 +311,7 @@ impl Task {
         let _ = answer.send(granted);
         if listens {
             query.backlog = None;
+            query.port = port.map(i32::from).or(query.port);
             self.say(FromWorker::Listening(query));
         }
     }
