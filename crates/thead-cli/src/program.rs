@@ -88,6 +88,12 @@ impl Place<'_> {
         let [command, rest @ ..] = words else {
             return Err(refused("no program given", "try: thead run server.js"));
         };
+        if command.as_bytes().starts_with(b"-") {
+            return Err(refused(
+                format!("{} is no option of thead run", command.display()),
+                "see: thead run --help",
+            ));
+        }
         if let Some(runtime) = Runtime::of_program(command) {
             return self.resolve_runtime(command, runtime, rest, depth);
         }
@@ -112,11 +118,18 @@ impl Place<'_> {
                 format!("{}{mend}", self.places(command)),
             ));
         };
-        if let Some((interpreter, options)) = shebang(&found)
-            && let Some(runtime) = Runtime::of_program(&interpreter)
-        {
-            let (program, path) = (self.runtime.unwrap_or(&interpreter), found.into_os_string());
-            return self.script((program.to_owned(), runtime), options, &path, rest);
+        if let Some((interpreter, options)) = shebang(&found) {
+            if let Some(runtime) = Runtime::of_program(&interpreter) {
+                let (program, path) = (self.runtime.unwrap_or(&interpreter), found.into_os_string());
+                return self.script((program.to_owned(), runtime), options, &path, rest);
+            }
+            if self.find(&interpreter).is_none() {
+                return Err(ProgramError::NotExecutable {
+                    path: command.clone(),
+                    reason: format!("its first line names {}, which does not exist", interpreter.display()),
+                    mend: "install that, or correct the line".into(),
+                });
+            }
         }
         executable(&found)?;
         Ok(Program {

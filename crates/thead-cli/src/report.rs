@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,7 +13,8 @@ use thead::core::service::{Event, Outcome};
 use thead::core::worker::{Exit, Slot};
 use thead::output::{Line, Stream};
 use thead::service::{Options, Service, ServiceEvent};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 use crate::program::Program;
 
@@ -54,6 +56,8 @@ enum Item {
     Slot(WorkerId, Slot),
     /// For people (on standard error) or as JSON.
     Event { tone: Tone, text: String, json: Value },
+    /// As an event, when no line can come any more.
+    Last { json: Value },
 }
 
 #[derive(Clone, Copy)]
@@ -69,22 +73,30 @@ pub(crate) struct Reporter {
     name: String,
     items: mpsc::Sender<Item>,
     dropped: AtomicU64,
+    /// How often printing was begun and done: odd while it goes on. So the end knows a slow reader from one that does not
+    /// read, and from a worker that does not close its streams.
+    printed: Arc<AtomicU64>,
+    /// Nothing more is waited for.
+    enough: Arc<Notify>,
     thread: JoinHandle<()>,
 }
 
 /// Events that may wait for a slow reader. Further ones are counted and dropped.
 const ITEMS: usize = 4096;
-/// How long the end waits for a reader that does not read.
+/// How long the end waits for a reader that does not read, and how long for a worker that does not close its streams.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Reporter {
     /// Must be called within the runtime.
     pub(crate) fn start(style: Style, name: String, lines: mpsc::Receiver<Line>) -> Self {
         let (items, taken) = mpsc::channel(ITEMS);
+        let (printed, enough) = (Arc::default(), Arc::default());
         let printer = Printer {
             style,
             name: name.clone(),
             slots: HashMap::new(),
+            printed: Arc::clone(&printed),
+            enough: Arc::clone(&enough),
         };
         let runtime = tokio::runtime::Handle::current();
         let thread = std::thread::spawn(move || runtime.block_on(printer.print(taken, lines)));
@@ -93,11 +105,25 @@ impl Reporter {
             name,
             items,
             dropped: AtomicU64::new(0),
+            printed,
+            enough,
             thread,
         }
     }
 
     fn say(&self, tone: Tone, text: String, event: &str, details: Value) {
+        let mut json = self.json(event, details);
+        let missed = self.dropped.swap(0, Ordering::Relaxed);
+        if missed > 0 {
+            json.insert("missed".into(), missed.into());
+        }
+        let json = json.into();
+        if self.items.try_send(Item::Event { tone, text, json }).is_err() {
+            self.dropped.fetch_add(missed + 1, Ordering::Relaxed);
+        }
+    }
+
+    fn json(&self, event: &str, details: Value) -> Map<String, Value> {
         let mut json = Map::new();
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         json.insert("time".into(), json!(since.as_millis() as u64));
@@ -106,21 +132,7 @@ impl Reporter {
         if let Value::Object(details) = details {
             json.extend(details);
         }
-        let missed = self.dropped.swap(0, Ordering::Relaxed);
-        if missed > 0 {
-            json.insert("missed".into(), missed.into());
-        }
-        if self
-            .items
-            .try_send(Item::Event {
-                tone,
-                text,
-                json: json.into(),
-            })
-            .is_err()
-        {
-            self.dropped.fetch_add(missed + 1, Ordering::Relaxed);
-        }
+        json
     }
 
     pub(crate) fn warning(&self, text: &str) {
@@ -338,13 +350,10 @@ impl Reporter {
                 );
             }
             Event::GaveUp { slot, reason } => {
-                let details = json!({ "slot": slot.0, "reason": reason.to_string() });
-                say(
-                    Bad,
-                    format!("{}/{slot} is given up: {reason}", self.name),
-                    "gave_up",
-                    details,
-                );
+                let lines = last.map(|worker| service.last_lines(worker)).unwrap_or_default();
+                let details = json!({ "slot": slot.0, "reason": reason.to_string(), "last_lines": lines });
+                let text = format!("{}/{slot} is given up: {reason}{}", self.name, quote(&lines));
+                say(Bad, text, "gave_up", details);
             }
             Event::ReloadStarted { generation } => {
                 say(
@@ -466,14 +475,34 @@ impl Reporter {
         }
     }
 
-    /// Prints what waits, and the end.
-    pub(crate) fn finish(self, code: u8) {
-        self.say(Tone::Plain, String::new(), "exit", json!({ "code": code }));
-        drop(self.items);
-        // A reader that does not read must not keep a stopped service from ending.
-        let end = std::time::Instant::now() + PATIENCE;
-        while !self.thread.is_finished() && std::time::Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(1));
+    /// Prints what waits, the last lines of workers among it, and the end.
+    pub(crate) async fn finish(self, code: u8) {
+        let last = Item::Last {
+            json: self.json("exit", json!({ "code": code })).into(),
+        };
+        let Self {
+            items,
+            printed,
+            enough,
+            thread,
+            ..
+        } = self;
+        let _ = tokio::time::timeout(PATIENCE, items.send(last)).await;
+        drop(items);
+        let (mut seen, mut until) = (0, Instant::now() + PATIENCE);
+        while !thread.is_finished() {
+            let now = printed.load(Ordering::Relaxed);
+            if now != seen {
+                (seen, until) = (now, Instant::now() + PATIENCE);
+            } else if Instant::now() >= until {
+                if now % 2 == 1 {
+                    return;
+                }
+                until = Instant::now() + PATIENCE;
+                enough.notify_one();
+            }
+            // The runtime goes on reading what workers have printed.
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 }
@@ -507,25 +536,53 @@ struct Printer {
     style: Style,
     name: String,
     slots: HashMap<WorkerId, Slot>,
+    printed: Arc<AtomicU64>,
+    enough: Arc<Notify>,
+}
+
+enum Next {
+    Item(Item),
+    Line(Line),
+}
+
+/// What is to be printed next; `None` when nothing can come any more.
+async fn next(items: &mut mpsc::Receiver<Item>, lines: &mut mpsc::Receiver<Line>) -> Option<Next> {
+    tokio::select! {
+        biased;
+        Some(item) = items.recv() => Some(Next::Item(item)),
+        Some(line) = lines.recv() => Some(Next::Line(line)),
+        else => None,
+    }
 }
 
 impl Printer {
     async fn print(mut self, mut items: mpsc::Receiver<Item>, mut lines: mpsc::Receiver<Line>) {
-        let (mut items_open, mut lines_open) = (true, true);
-        while items_open || lines_open {
-            // A reader that went away (`thead run … | head`) is no reason to stop serving.
-            let _ = tokio::select! {
+        let mut last = None;
+        loop {
+            let next = tokio::select! {
                 biased;
-                item = items.recv(), if items_open => match item {
-                    Some(Item::Slot(worker, slot)) => { self.slots.insert(worker, slot); Ok(()) }
-                    Some(Item::Event { tone, text, json }) => self.event(tone, &text, &json),
-                    None => { items_open = false; Ok(()) }
-                },
-                line = lines.recv(), if lines_open => match line {
-                    Some(line) => self.line(&line),
-                    None => { lines_open = false; Ok(()) }
-                },
+                next = next(&mut items, &mut lines) => next,
+                () = self.enough.notified() => None,
             };
+            let Some(next) = next else { break };
+            self.printed.fetch_add(1, Ordering::Relaxed);
+            // A reader that went away (`thead run … | head`) is no reason to stop serving.
+            let _ = match next {
+                Next::Item(Item::Slot(worker, slot)) => {
+                    self.slots.insert(worker, slot);
+                    Ok(())
+                }
+                Next::Item(Item::Event { tone, text, json }) => self.event(tone, &text, &json),
+                Next::Item(Item::Last { json }) => {
+                    last = Some(json);
+                    Ok(())
+                }
+                Next::Line(line) => self.line(&line),
+            };
+            self.printed.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(json) = last {
+            let _ = self.event(Tone::Plain, "", &json);
         }
     }
 

@@ -377,7 +377,7 @@ async fn serve(program: Program, mut options: Options, name: String, style: Styl
     for name in orphans::kill_all() {
         reporter.warning(&format!("killed {name}, which a worker had left behind"));
     }
-    reporter.finish(code);
+    reporter.finish(code).await;
     Ok(code)
 }
 
@@ -393,6 +393,8 @@ struct Watch {
     /// The signal that asked for the end.
     stopping: Option<Told>,
     come_back: bool,
+    /// The restarts are spent.
+    failed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -445,6 +447,11 @@ impl Watch {
                     self.last = Some((*worker, *status));
                 }
             }
+            // Workers that live on would hide from whoever supervises this program that it is not whole.
+            ServiceEvent::Life(Event::GaveUp { .. }) => {
+                self.failed = true;
+                service.operator().stop();
+            }
             _ => {}
         }
         reporter.event(service, &event, self.last.map(|(worker, _)| worker));
@@ -454,6 +461,7 @@ impl Watch {
         Some(match (outcome, self.stopping, self.last) {
             (_, Some(Told::Twice(signal)), _) => code_of(Exit::Signal { signal, core: false }),
             (Outcome::Failed { .. }, ..) => FAILED,
+            _ if self.failed => FAILED,
             (Outcome::Done, _, Some((_, status))) => code_of(status),
             (Outcome::Done | Outcome::Stopped, ..) => 0,
         })

@@ -25,9 +25,10 @@
 //!
 //! # Limits
 //!
-//! [`MAX_KEYS`] listeners per worker and [`MAX_LISTENERS`] in all are refused beyond with `EMFILE`; in the second case listeners
-//! that nobody holds make room first, the youngest before the others, so that a worker that makes and drops many loses its
-//! own. [`Config::window`] offers per worker, and [`Config::max_waiting`] connections.
+//! [`MAX_KEYS`] listeners per worker, [`MAX_TWINS`] of them on one address, and [`MAX_LISTENERS`] in all; what is asked for
+//! beyond is refused with `EMFILE`. In the last case listeners that nobody holds make room first, the youngest before the
+//! others, so that a worker that makes and drops many loses its own. [`Config::window`] offers per worker, and
+//! [`Config::max_waiting`] connections.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -54,8 +55,14 @@ use member::{Member, Members, Phase};
 /// How many listeners one worker may hold or have asked for.
 pub const MAX_KEYS: usize = 1_024;
 
+/// How many listeners one worker may have on the same address; more than one takes sockets that can share it.
+pub const MAX_TWINS: usize = 16;
+
 /// How many listeners there may be, held, being bound or waiting for a worker.
 pub const MAX_LISTENERS: usize = 4_096;
+
+/// The most that [`Config::window`] can be.
+pub const MAX_WINDOW: usize = 64;
 
 /// The primary of one service, as a machine: inputs in, actions out, no socket and no clock.
 ///
@@ -84,7 +91,7 @@ impl Primary {
     pub fn new(config: Config) -> Self {
         let sane = |time: Duration| time.clamp(Duration::from_millis(1), Duration::from_secs(365 * 86_400));
         let config = Config {
-            window: config.window.max(1),
+            window: config.window.clamp(1, MAX_WINDOW),
             late: sane(config.late),
             retry: sane(config.retry),
             answer: sane(config.answer),
@@ -92,8 +99,8 @@ impl Primary {
             ..config
         };
         Self {
+            members: Members::new(config.window),
             config,
-            members: Members::default(),
             listeners: BTreeMap::new(),
             by_key: BTreeMap::new(),
             data: BTreeMap::new(),
@@ -129,21 +136,17 @@ impl Primary {
         }
         for worker in self.members.ids() {
             self.look_for_late(now, worker);
-            if let Some(Member {
-                phase: Phase::Asked { how, by },
-                ..
-            }) = self.members.get(worker)
-                && *by <= now
-            {
-                let how = *how;
-                self.tell(worker, how);
+            self.end_suspension(now, worker);
+            match self.members.get(worker).map(|member| member.phase) {
+                Some(Phase::Asked { how, by }) if by <= now => self.tell(worker, how),
+                _ => {}
             }
         }
         for listener in self.listeners.keys().copied().collect::<Vec<_>>() {
             self.retry(now, listener);
         }
         self.unbind_unheld(now);
-        self.tick = self.next_tick();
+        self.tick = self.next_tick(now);
     }
 
     /// When [`Primary::advance`] is to be called at the latest; `None` while nothing can become due.
@@ -160,11 +163,11 @@ impl Primary {
     /// and when nobody can take one.
     pub fn may_accept(&self, listener: ListenerId) -> usize {
         match self.listeners.get(&listener) {
-            Some(listener) if !listener.shared && !listener.closing => {
-                let members = listener.holders.iter().filter_map(|slot| self.members.at(*slot));
-                let room: usize = members.map(|member| member.room(self.config.window)).sum();
-                room.saturating_sub(listener.waiting())
-            }
+            Some(listener) if !listener.shared && !listener.closing => self
+                .members
+                .ready
+                .room(&listener.holders)
+                .saturating_sub(listener.waiting()),
             _ => 0,
         }
     }
@@ -176,24 +179,30 @@ impl Primary {
 
     fn message(&mut self, now: Instant, worker: WorkerId, message: Envelope<FromWorker>) {
         let Envelope { seq, message } = message;
-        if let FromWorker::Accepted { ack, accepted } = message {
-            return self.answered(now, worker, ack, accepted);
-        }
-        let Some(member) = self.members.get_mut(worker) else {
+        if self.members.slot(worker).is_none() {
             return;
-        };
+        }
         match message {
-            FromWorker::Accepted { .. } => {}
-            FromWorker::Online if member.online => self.ignore(worker, "a second online"),
+            FromWorker::Accepted { ack, accepted } => self.answered(now, worker, ack, accepted),
             FromWorker::Online => {
-                member.online = true;
-                self.emit(Event::Online { worker });
+                match self
+                    .members
+                    .update(worker, |member| std::mem::replace(&mut member.online, true))
+                {
+                    Some(false) => self.emit(Event::Online { worker }),
+                    _ => self.ignore(worker, "a second online"),
+                }
             }
-            FromWorker::QueryServer(query) => match member.request(seq) {
-                Some(_) if member.is_leaving() => self.ignore(worker, "a query of a worker that leaves"),
-                Some(seq) => self.query(now, worker, seq, &query),
-                None => self.ignore(worker, "a query whose number is not new"),
-            },
+            FromWorker::QueryServer(query) => {
+                match self
+                    .members
+                    .update(worker, |member| (member.request(seq), member.is_leaving()))
+                {
+                    Some((Some(seq), false)) => self.query(now, worker, seq, &query),
+                    Some((Some(_), true)) => self.ignore(worker, "a query of a worker that leaves"),
+                    _ => self.ignore(worker, "a query whose number is not new"),
+                }
+            }
             FromWorker::Listening(query) => {
                 let listener = self.listener_of(worker, &query);
                 self.emit(Event::Listening {
@@ -216,59 +225,71 @@ impl Primary {
     }
 
     fn open(&mut self, now: Instant, worker: WorkerId) {
-        if let Some(member) = self.members.get_mut(worker)
-            && member.phase == Phase::Gated
-        {
-            member.phase = Phase::Open;
+        self.members.update(worker, |member| {
+            if member.phase == Phase::Gated {
+                member.phase = Phase::Open;
+            }
+        });
+        self.settle_all(now, worker);
+    }
+
+    fn leave(&mut self, now: Instant, worker: WorkerId, how: LeaveBy) {
+        let by = now + self.config.answer;
+        let is_news = self.members.update(worker, |member| match member.phase {
+            Phase::Gated | Phase::Open => {
+                member.phase = Phase::Asked { how, by };
+                true
+            }
+            Phase::Asked { by, .. } => {
+                member.phase = Phase::Asked { how, by };
+                false
+            }
+            // It has been told, or leaves of itself. Node drops its last connections when told twice.
+            Phase::Leaving => false,
+        });
+        if is_news == Some(true) {
+            self.arm(by);
+            self.tell_if_answered(worker);
+            self.changed(now);
             self.settle_all(now, worker);
         }
     }
 
-    fn leave(&mut self, now: Instant, worker: WorkerId, how: LeaveBy) {
-        let Some(member) = self.members.get_mut(worker) else {
-            return;
-        };
-        match member.phase {
-            Phase::Gated | Phase::Open => {
-                let by = now + self.config.answer;
-                member.phase = Phase::Asked { how, by };
-                if member.offers.is_empty() {
-                    self.tell(worker, how);
-                } else {
-                    self.arm(by);
-                }
-                self.changed(now);
-                self.settle_all(now, worker);
-            }
-            Phase::Asked { by, .. } => member.phase = Phase::Asked { how, by },
-            // It has been told, or leaves of itself. Node drops its last connections when told twice.
-            Phase::Leaving => {}
+    /// Tells a worker that shall leave, if there is no answer to wait for.
+    fn tell_if_answered(&mut self, worker: WorkerId) {
+        if let Some(Member {
+            phase: Phase::Asked { how, .. },
+            offers,
+            ..
+        }) = self.members.get(worker)
+            && offers.is_empty()
+        {
+            self.tell(worker, *how);
         }
     }
 
     /// Tells a worker to leave, which happens once: there is no way back from `Leaving`.
     fn tell(&mut self, worker: WorkerId, how: LeaveBy) {
-        if let Some(member) = self.members.get_mut(worker) {
-            member.phase = Phase::Leaving;
-            match how {
-                LeaveBy::Disconnect => self.send(worker, ToWorker::Disconnect, Handle::None),
-                LeaveBy::HandBack => self.actions.push_back(Action::HandBack { worker }),
-                LeaveBy::Signal => {}
-            }
+        self.members.update(worker, |member| member.phase = Phase::Leaving);
+        match how {
+            LeaveBy::Disconnect => self.send(worker, ToWorker::Disconnect, Handle::None),
+            LeaveBy::HandBack => self.actions.push_back(Action::HandBack { worker }),
+            LeaveBy::Signal => {}
         }
     }
 
     /// It leaves of its own will, whoever began it. It waits for the acknowledgement, for ever if need be, and hears of no
     /// `disconnect` any more.
     fn exits(&mut self, now: Instant, worker: WorkerId, seq: Option<u64>) {
-        let Some(member) = self.members.get_mut(worker) else {
-            return;
-        };
-        let Some(ack) = member.request(seq) else {
+        let exits = self.members.update(worker, |member| {
+            let ack = member.request(seq)?;
+            let is_news = !member.is_leaving();
+            member.phase = Phase::Leaving;
+            Some((ack, is_news))
+        });
+        let Some(Some((ack, is_news))) = exits else {
             return self.ignore(worker, "an exitedAfterDisconnect whose number is not new");
         };
-        let is_news = !member.is_leaving();
-        member.phase = Phase::Leaving;
         self.send(worker, ToWorker::Ack { ack }, Handle::None);
         if is_news {
             self.emit(Event::Leaving { worker });
@@ -298,17 +319,13 @@ impl Primary {
             listener.closers.retain(|closer| *closer != worker);
         }
         self.changed(now);
-        touched.sort_unstable();
-        touched.dedup();
-        for listener in touched {
-            self.settle(now, listener);
-        }
+        self.settle_each(now, touched);
     }
 
     fn send(&mut self, worker: WorkerId, message: ToWorker, handle: Handle) {
-        if let Some(member) = self.members.get_mut(worker) {
+        if let Some(seq) = self.members.update(worker, Member::next_seq) {
             let message = Envelope {
-                seq: Some(member.next_seq()),
+                seq: Some(seq),
                 message,
             };
             self.actions.push_back(Action::Send {
@@ -339,16 +356,24 @@ impl Primary {
     }
 
     /// When the next thing is due, exactly.
-    fn next_tick(&self) -> Option<Instant> {
+    fn next_tick(&self, now: Instant) -> Option<Instant> {
         let members = self.members.iter().flat_map(|member| {
             let told = match member.phase {
                 Phase::Asked { by, .. } => Some(by),
                 Phase::Gated | Phase::Open | Phase::Leaving => None,
             };
-            told.into_iter().chain(member.late_at(self.config.late))
+            let suspended = member.doubt.and_then(|doubt| doubt.until);
+            told.into_iter()
+                .chain(suspended)
+                .chain(member.late_at(self.config.late))
         });
         let listeners = self.listeners.values().flat_map(|listener| {
-            let retries = listener.returned.iter().filter_map(|waiting| waiting.retry);
+            // One that was due and found nobody with room is for whoever has some next.
+            let retries = listener
+                .returned
+                .iter()
+                .filter_map(|waiting| waiting.retry)
+                .filter(|retry| *retry > now);
             retries.chain(self.unbind_at(listener))
         });
         members.chain(listeners).min()

@@ -116,6 +116,9 @@ pub enum ToWorker {
     NewConn {
         /// The key of the listener that it came from.
         key: Arc<str>,
+        /// Another worker has served it before, and waits for the next request. Only thead says so, and its preload looks
+        /// at it; Node ignores the field.
+        idle: bool,
     },
     /// Close all servers, finish the connections, close the channel. To be sent once: a second one makes Node drop the channel
     /// under its last connections.

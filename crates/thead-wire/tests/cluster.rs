@@ -151,7 +151,10 @@ fn a_key_with_escapes_survives() {
     ] {
         let offer = Envelope {
             seq: Some(1),
-            message: ToWorker::NewConn { key: key.into() },
+            message: ToWorker::NewConn {
+                key: key.into(),
+                idle: false,
+            },
         };
         assert_eq!(to_worker(&print_to(&offer)).unwrap(), offer);
         let close = Envelope {
@@ -375,7 +378,7 @@ fn any_to_worker() -> impl Strategy<Value = ToWorker> {
             data: Arc::default()
         }),
         (ack.clone(), key(), i32::MIN..0).prop_map(|(ack, key, errno)| ToWorker::Refused { ack, key, errno }),
-        key().prop_map(|key| ToWorker::NewConn { key }),
+        (key(), any::<bool>()).prop_map(|(key, idle)| ToWorker::NewConn { key, idle }),
         Just(ToWorker::Disconnect),
         ack.prop_map(|ack| ToWorker::Ack { ack }),
     ]

@@ -236,6 +236,23 @@ impl Channel {
         self.woken(|endpoint| endpoint.send_handle(&body, kind, dgram_type, handle))
     }
 
+    /// As [`send_handle`](Self::send_handle), but waits while more than [`HIGH_WATER`] bytes wait before it.
+    ///
+    /// # Errors
+    /// As [`post_message`](Self::post_message), with the handle back.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, it has sent nothing; the handle is dropped with it.
+    pub async fn post_handle<T: Serialize + ?Sized>(
+        &self,
+        message: &T,
+        kind: HandleKind,
+        handle: Handle,
+    ) -> Result<HandleId, (SendError, Handle)> {
+        self.room().await;
+        self.send_handle(message, kind, handle)
+    }
+
     /// Sends a message of the runtime's own, given as JSON text whose `cmd` begins with `NODE_`.
     pub(crate) fn send_internal(&self, json: &[u8]) -> Result<(), SendError> {
         self.woken(|endpoint| endpoint.send_internal(json))

@@ -110,6 +110,8 @@ struct Worker {
     /// The worker's end of it.
     end: Option<SocketId>,
     exited: bool,
+    /// For when it is told to hand back.
+    lame_duck: Duration,
     /// How many connections it was given and may give back; none before it is asked to.
     given: u64,
     gives_back: bool,
@@ -224,6 +226,7 @@ impl Primary {
                 channel,
                 end,
                 exited: false,
+                lame_duck: Duration::ZERO,
                 given: 0,
                 gives_back: false,
             },
@@ -261,8 +264,12 @@ impl Primary {
     }
 
     /// As [`disconnect`](Self::disconnect), for a worker with thead's preload: it gives back every connection that is
-    /// idle, and these go on with another worker.
-    pub fn hand_back(&mut self, worker: WorkerId) {
+    /// idle, and these go on with another worker. Where that cannot be (TLS, HTTP/2) it answers with `Connection: close`,
+    /// and closes what is still idle after `lame_duck`.
+    pub fn hand_back(&mut self, worker: WorkerId, lame_duck: Duration) {
+        if let Some(worker) = self.workers.get_mut(&worker) {
+            worker.lame_duck = lame_duck;
+        }
         self.input(Input::Leave {
             worker,
             how: LeaveBy::HandBack,
@@ -376,12 +383,14 @@ impl Primary {
         self.obey();
     }
 
-    fn report(
-        &mut self,
-        Reported {
+    fn report(&mut self, reported: Reported<WorkerId>) {
+        let Reported {
             tag: worker, report, ..
-        }: Reported<WorkerId>,
-    ) {
+        } = reported;
+        // What the cluster has to say of earlier messages comes first: a worker listens before it exits.
+        if !matches!(report, Report::Internal(..)) {
+            self.obey();
+        }
         match report {
             Report::Internal(body, handle) => self.internal(worker, &body, handle),
             Report::Message(message, handle) => {
@@ -497,10 +506,12 @@ impl Primary {
                     handle,
                 } => self.send(worker, &message, handle),
                 Action::HandBack { worker } => {
-                    if let Some(worker) = self.workers.get_mut(&worker) {
-                        worker.gives_back = true;
-                    }
-                    self.send_drain(worker, true, Duration::ZERO);
+                    let Some(leaving) = self.workers.get_mut(&worker) else {
+                        continue;
+                    };
+                    leaving.gives_back = true;
+                    let lame_duck = leaving.lame_duck;
+                    self.send_drain(worker, true, lame_duck);
                 }
                 Action::Reclaim { worker } => self.reclaim(worker),
                 Action::Release { conn } => drop(self.conns.remove(&conn)),

@@ -96,6 +96,8 @@ pub struct Command {
     channel: Option<endpoint::Config>,
     session: Session,
     death_signal: Option<i32>,
+    /// Where an option goes that gives each worker a port of its own for the debugger, and the port of the first.
+    inspect: Option<(usize, u16)>,
 }
 
 impl Command {
@@ -111,6 +113,7 @@ impl Command {
             channel: None,
             session: Session::Inherit,
             death_signal: None,
+            inspect: None,
         }
     }
 
@@ -126,8 +129,14 @@ impl Command {
         options: &[OsString],
         script: impl AsRef<OsStr>,
     ) -> Self {
-        let command = Self::new(program).args(runtime.arguments(options, script.as_ref()));
-        command.channel(Serialization::Json).dialect(runtime.dialect())
+        let mut command = Self::new(program)
+            .args(runtime.arguments(options, script.as_ref()))
+            .channel(Serialization::Json)
+            .dialect(runtime.dialect());
+        if runtime == Runtime::Node {
+            command.inspect = inspect_port(options).map(|port| (command.args.len() - 1, port));
+        }
+        command
     }
 
     /// Adds an argument.
@@ -281,6 +290,10 @@ impl Command {
     pub(crate) fn launch(&self, unique_id: Option<u32>) -> Result<Launched, SpawnError> {
         let mut spec = SpawnSpec::new(&self.program);
         spec.args.clone_from(&self.args);
+        if let (Some((at, first)), Some(id)) = (self.inspect, unique_id) {
+            spec.args
+                .insert(at, format!("--inspect-port={}", nth_port(first, id)).into());
+        }
         spec.cwd.clone_from(&self.cwd);
         spec.session = self.session;
         spec.death_signal = self.death_signal;
@@ -344,6 +357,39 @@ impl Command {
     }
 }
 
+/// The port of a debugger that these options ask for. A worker's port counts on from it, as under Node's cluster; there the
+/// primary itself has the first, which here is the first worker's.
+///
+/// Node: `lib/internal/cluster/primary.js`, `createWorkerProcess`.
+fn inspect_port(options: &[OsString]) -> Option<u16> {
+    let mut values = options.iter().filter_map(|option| {
+        let option = option.to_str()?;
+        let (flag, value) = option.split_once('=').unwrap_or((option, ""));
+        let known = [
+            "--inspect",
+            "--inspect-brk",
+            "--inspect-wait",
+            "--inspect-port",
+            "--debug-port",
+        ]
+        .contains(&flag);
+        known
+            .then(|| value.rsplit(':').next()?.parse().ok())
+            .map(|port: Option<u16>| port.unwrap_or(9229))
+    });
+    values.next_back()
+}
+
+/// Past the last port it goes on at 1024. Port 0, any, stays.
+fn nth_port(first: u16, id: u32) -> u32 {
+    let nth = u32::from(first) + id.saturating_sub(1);
+    match nth {
+        _ if first == 0 => 0,
+        ..=65_535 => nth,
+        _ => 1024 + (nth - 65_536) % (65_536 - 1024),
+    }
+}
+
 /// A process that was just started.
 pub(crate) struct Launched {
     pub(crate) pid: u32,
@@ -375,4 +421,20 @@ fn pipe(stdio: Stdio, child_reads: bool) -> io::Result<(Option<OwnedFd>, Option<
     };
     rustix::io::ioctl_fionbio(&ours, true)?;
     Ok((Some(ours), Some(theirs)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_worker_has_a_port_of_its_own_for_the_debugger() {
+        let port = |options: &[&str]| inspect_port(&options.iter().map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(port(&["--require", "a"]), None);
+        assert_eq!(port(&["--inspect"]), Some(9229));
+        assert_eq!(port(&["--inspect=0.0.0.0:4000"]), Some(4000));
+        assert_eq!(port(&["--inspect-brk", "--inspect-port=5000"]), Some(5000));
+        assert_eq!([1, 2, 9].map(|id| nth_port(65_530, id)), [65_530, 65_531, 1026]);
+        assert_eq!(nth_port(0, 3), 0);
+    }
 }

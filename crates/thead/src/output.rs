@@ -3,21 +3,18 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 use thead_core::id::WorkerId;
-use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
 /// The longest line that is given whole, in bytes. A longer one comes in pieces, all but the last marked `cut`.
 pub const LINE_LIMIT: usize = 64 << 10;
 
-/// Room for one read, in bytes: all that a pipe holds.
-const READ: usize = 64 << 10;
-
-/// Lines of each worker that are kept for the report of its death.
+/// Lines of each worker that are kept for the report of its death; even, for there are two streams.
 const KEPT_LINES: usize = 20;
 /// Of each of them.
 const KEPT_BYTES: usize = 512;
@@ -54,77 +51,178 @@ pub struct Line {
     pub cut: bool,
 }
 
-/// The last lines of one worker.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Tail(Arc<Mutex<VecDeque<String>>>);
+/// What one worker printed last, read or not.
+#[derive(Debug, Default)]
+pub(crate) struct Tail {
+    sources: Vec<Arc<Source>>,
+    /// How many lines were kept, for their order.
+    count: Arc<AtomicU64>,
+}
 
 impl Tail {
-    fn push(&self, line: &[u8]) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == KEPT_LINES {
-            lines.pop_front();
-        }
-        lines.push_back(String::from_utf8_lossy(&line[..line.len().min(KEPT_BYTES)]).into_owned());
+    /// Captures one more stream: returns what reads it to its end.
+    ///
+    /// A sink that is full holds the worker up, as a full pipe always does; no line is lost or torn. One that is gone wants
+    /// nothing; the worker is read on.
+    pub(crate) fn capture(
+        &mut self,
+        worker: WorkerId,
+        stream: Stream,
+        pipe: OwnedFd,
+        sink: mpsc::Sender<Line>,
+    ) -> io::Result<impl Future<Output = io::Result<()>> + use<>> {
+        let source = Arc::new(Source {
+            pipe: pipe::Receiver::from_owned_fd(pipe)?,
+            splitter: Mutex::default(),
+        });
+        self.sources.push(source.clone());
+        let count = self.count.clone();
+        Ok(async move {
+            loop {
+                while let Some((text, cut)) = source.next_line(&count) {
+                    let line = Line {
+                        worker,
+                        stream,
+                        text,
+                        cut,
+                    };
+                    let _ = sink.send(line).await;
+                }
+                if source.splitter().ended {
+                    return Ok(());
+                }
+                source.pipe.readable().await?;
+                source.read_ready()?;
+            }
+        })
     }
 
+    /// The last lines so far, oldest first, of those that were read. Each stream has half of the room, and more if the
+    /// other leaves it: what a program says last on standard error may come before much that it had to print.
     pub(crate) fn lines(&self) -> Vec<String> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        let streams: Vec<_> = self
+            .sources
             .iter()
-            .cloned()
-            .collect()
+            .map(|source| source.splitter().last_lines())
+            .collect();
+        let share = KEPT_LINES / self.sources.len().max(1);
+        let spare: usize = streams.iter().map(|lines| share.saturating_sub(lines.len())).sum();
+        let skipped = streams.iter().map(|lines| lines.len().saturating_sub(share + spare));
+        let mut lines: Vec<_> = streams
+            .iter()
+            .zip(skipped)
+            .flat_map(|(lines, skip)| &lines[skip..])
+            .collect();
+        lines.sort_by_key(|(at, _)| *at);
+        lines.into_iter().map(|(_, text)| text.clone()).collect()
+    }
+
+    /// As [`lines`](Self::lines), of all that a worker that has ended had printed.
+    pub(crate) fn last_lines(&self) -> Vec<String> {
+        for source in &self.sources {
+            source.catch_up();
+        }
+        self.lines()
     }
 }
 
-/// Reads one stream of a worker to its end. A sink that is full holds the worker up, as a full pipe always does; no line
-/// is lost or torn.
-pub(crate) async fn capture(
-    worker: WorkerId,
-    stream: Stream,
-    pipe: OwnedFd,
-    tail: Tail,
-    sink: mpsc::Sender<Line>,
-) -> io::Result<()> {
-    let mut pipe = pipe::Receiver::from_owned_fd(pipe)?;
-    let mut splitter = Splitter::default();
-    loop {
-        // Nothing that is read stays in the buffer for long, so it need not grow beyond twice this.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is in them is whole between any two of their calls.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One stream of a worker: the pipe, and what was read from it and not passed on.
+#[derive(Debug)]
+struct Source {
+    pipe: pipe::Receiver,
+    splitter: Mutex<Splitter>,
+}
+
+/// What is read at a time.
+const READ: usize = 16 << 10;
+/// More than a pipe holds. A process that a dead worker left behind may print for ever.
+const CATCH_UP: usize = 1 << 20;
+
+impl Source {
+    fn splitter(&self) -> MutexGuard<'_, Splitter> {
+        lock(&self.splitter)
+    }
+
+    fn next_line(&self, count: &AtomicU64) -> Option<(Vec<u8>, bool)> {
+        let mut splitter = self.splitter();
+        let (text, cut) = splitter.next_line()?;
+        if splitter.kept.len() == KEPT_LINES {
+            splitter.kept.pop_front();
+        }
+        splitter
+            .kept
+            .push_back((count.fetch_add(1, Ordering::Relaxed), excerpt(&text)));
+        Some((text, cut))
+    }
+
+    fn read_ready(&self) -> io::Result<()> {
+        let mut splitter = self.splitter();
         splitter.buffer.reserve(READ);
-        let ended = pipe.read_buf(&mut splitter.buffer).await? == 0;
-        while let Some((text, cut)) = splitter.next_line(ended) {
-            tail.push(&text);
-            // A sink that is gone wants nothing; the worker is read on, so that it is not held up.
-            let _ = sink
-                .send(Line {
-                    worker,
-                    stream,
-                    text,
-                    cut,
-                })
-                .await;
+        match self.pipe.try_read_buf(&mut splitter.buffer) {
+            Ok(0) => splitter.ended = true,
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            Ok(_) | Err(_) => {}
         }
-        if ended {
-            return Ok(());
+        Ok(())
+    }
+
+    /// Reads what is in the pipe now, whether or not the sink has room.
+    fn catch_up(&self) {
+        let mut splitter = self.splitter();
+        let mut piece = [0; READ];
+        let mut room = CATCH_UP;
+        while room > 0
+            && !splitter.ended
+            && let Ok(read) = rustix::io::read(&self.pipe, &mut piece)
+        {
+            splitter.buffer.extend_from_slice(&piece[..read]);
+            splitter.ended = read == 0;
+            room = room.saturating_sub(read);
         }
     }
 }
 
-#[derive(Default)]
+fn excerpt(text: &[u8]) -> String {
+    String::from_utf8_lossy(&text[..text.len().min(KEPT_BYTES)]).into_owned()
+}
+
+#[derive(Debug, Default)]
 struct Splitter {
     buffer: BytesMut,
     /// No newline stands before this position.
     searched: usize,
+    /// Nothing comes after what is in the buffer.
+    ended: bool,
+    /// The last lines that were passed on, with their numbers.
+    kept: VecDeque<(u64, String)>,
 }
 
 impl Splitter {
+    /// The last lines, passed on or not, the unfinished one too.
+    fn last_lines(&self) -> Vec<(u64, String)> {
+        let waiting = self.buffer.rsplit(|byte| *byte == b'\n');
+        let skip = usize::from(self.buffer.is_empty() || self.buffer.ends_with(b"\n"));
+        let waiting = waiting.skip(skip).map(|text| (u64::MAX, excerpt(text)));
+        let mut lines: Vec<_> = waiting
+            .chain(self.kept.iter().rev().cloned())
+            .take(KEPT_LINES)
+            .collect();
+        lines.reverse();
+        lines
+    }
+
     /// The next line, and whether it is only a piece of one.
-    fn next_line(&mut self, ended: bool) -> Option<(Vec<u8>, bool)> {
+    fn next_line(&mut self) -> Option<(Vec<u8>, bool)> {
         let window = self.buffer.len().min(LINE_LIMIT);
         let (length, skip, cut) = match memchr::memchr(b'\n', &self.buffer[self.searched.min(window)..window]) {
             Some(found) => (self.searched + found, 1, false),
             None if window == LINE_LIMIT => (LINE_LIMIT, 0, true),
-            None if ended && window > 0 => (window, 0, false),
+            None if self.ended && window > 0 => (window, 0, false),
             None => {
                 self.searched = window;
                 return None;
@@ -145,7 +243,8 @@ mod tests {
         let mut lines = Vec::new();
         for (n, part) in parts.iter().enumerate() {
             splitter.buffer.extend_from_slice(part);
-            lines.extend(std::iter::from_fn(|| splitter.next_line(n + 1 == parts.len())));
+            splitter.ended = n + 1 == parts.len();
+            lines.extend(std::iter::from_fn(|| splitter.next_line()));
         }
         lines
     }
@@ -158,6 +257,21 @@ mod tests {
             [whole("a"), whole("bb"), whole(""), whole("c")]
         );
         assert_eq!(split(&[b""]), []);
+    }
+
+    #[test]
+    fn what_waits_in_the_buffer_counts_among_the_last_lines() {
+        let mut splitter = Splitter::default();
+        splitter.kept.push_back((0, "passed on".into()));
+        let mut last = |text: &[u8]| -> Vec<String> {
+            splitter.buffer.clear();
+            splitter.buffer.extend_from_slice(text);
+            splitter.last_lines().into_iter().map(|(_, text)| text).collect()
+        };
+        assert_eq!(last(b""), ["passed on"]);
+        assert_eq!(last(b"a\n\nb\n"), ["passed on", "a", "", "b"]);
+        assert_eq!(last(b"a\nb"), ["passed on", "a", "b"]);
+        assert_eq!(last(&b"x\n".repeat(100)), vec!["x"; KEPT_LINES]);
     }
 
     #[test]

@@ -82,10 +82,11 @@ function expectNextRequest(handle) {
 const POLL = 20; // ms; for what becomes idle otherwise than by the end of a response
 const WINDOW = 64; // connections on their way to the primary; the others are still served here
 
-function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
+function drain({ handBack = false, lameDuck = 0 }, known, sessions, { close, send }) {
   const { subscribe } = require('diagnostics_channel');
   const homes = new Map(); // HTTP server → where the primary finds its listener, or undefined
   const leaving = new Set(); // connections on their way to the primary
+  const traffic = new WeakMap(); // connection → bytes that went over it when it was last looked at
   let waiting = 1; // servers that still have connections, those connections, and this function
   let sweeping = false;
   let nextClose = Date.now() + lameDuck;
@@ -94,13 +95,7 @@ function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
     if (!home(server, socket)) response.shouldKeepAlive = false;
   });
   subscribe('http.server.response.finish', ({ server, socket }) => {
-    // Not now: Node has not yet let go of the response, nor has the program seen its 'finish'.
-    if (sweeping || !home(server, socket)) return;
-    sweeping = true;
-    setImmediate(() => {
-      sweeping = false;
-      for (const server of homes.keys()) sweep(server, connections(server).idle(), false);
-    });
+    if (home(server, socket)) sweepSoon();
   });
 
   for (const server of known) {
@@ -110,15 +105,16 @@ function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
     if (!connections(server)) continue;
     homes.set(server, handBack ? address(server) : undefined);
     for (const { socket, incoming } of connections(server).all()) {
-      const response = socket?._httpMessage;
+      if (!socket) continue;
+      isUsed(socket);
+      const response = socket._httpMessage;
       // With more requests behind this one, "close" would be a lie about them.
       if (response && response.req === incoming && !home(server, socket)) response.shouldKeepAlive = false;
     }
   }
-  for (const session of sessions) {
-    // "Open no more streams": unlike close(), it lets those that are on the wire be served.
-    if (!session.closed && !session.destroyed) session.goaway(0, 2 ** 31 - 1);
-  }
+  // GOAWAY. Not goaway(0, 2 ** 31 - 1) first, by which other servers gain time: Node then ignores new streams all the same,
+  // and the client waits for them, where this tells it at once which ones to ask again elsewhere.
+  for (const session of sessions) session.close();
   if (handBack) closeServers();
   const timer = setInterval(poll, POLL);
   poll();
@@ -130,17 +126,27 @@ function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
     worker.disconnect();
   }
 
+  // Not now: Node has not yet let go of the response, nor has the program seen its 'finish'. And not for each of them: a
+  // sweep looks at all connections, so it should find room for some.
+  function sweepSoon() {
+    if (sweeping || leaving.size > WINDOW / 2) return;
+    sweeping = true;
+    setImmediate(() => {
+      sweeping = false;
+      for (const server of homes.keys()) sweep(server, connections(server).idle(), false);
+    });
+  }
+
   function poll() {
-    // One that has just answered gets as long to leave as the others had.
     const late = Date.now() >= nextClose;
     if (late) {
       nextClose = Date.now() + lameDuck;
       closeServers();
-      for (const session of sessions) session.close();
+      for (const session of sessions) session.close(); // those of the lame-duck
     }
     for (const server of homes.keys()) {
-      sweep(server, connections(server).idle(), late);
-      sweep(server, connections(server).all().filter(({ socket }) => socket?.bytesRead === 0), late);
+      const fresh = connections(server).all().filter(({ socket }) => socket?.bytesRead === 0);
+      sweep(server, new Set(connections(server).idle().concat(fresh)), late); // Node 26 calls fresh ones idle
     }
   }
 
@@ -154,29 +160,43 @@ function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
     return socket._server === server && !socket.encrypted && homes.get(server);
   }
 
+  // For connections whose parser is between two requests, or before the first.
   function sweep(server, parsers, late) {
-    for (const { socket } of parsers) {
-      if (!isIdle(socket) || leaving.has(socket)) continue;
+    for (const { socket, incoming } of parsers) {
+      if (!socket?._handle || leaving.has(socket)) continue;
       const listener = home(server, socket);
-      if (!listener) {
-        if (late) socket.destroy();
+      const response = socket._httpMessage;
+      if (response) {
+        // A client that pipelines would never let it become idle.
+        if (listener && incoming && incoming !== response.req) stopReading(socket);
+      } else if (!isQuiet(socket)) {
+        continue;
+      } else if (!listener) {
+        // One that has just answered gets as long to leave as the others had.
+        if (late && !isUsed(socket)) socket.destroy();
       } else if (leaving.size < WINDOW) {
         giveBack(socket, listener);
       }
     }
   }
 
+  // Whether anything went over a connection since this was last asked.
+  function isUsed(socket) {
+    const bytes = socket.bytesRead + socket.bytesWritten;
+    const used = bytes !== traffic.get(socket);
+    traffic.set(socket, bytes);
+    return used;
+  }
+
   function giveBack(socket, listener) {
     waiting++;
     leaving.add(socket);
     socket.setTimeout(0);
-    socket.pause();
-    // From here every byte stays in the kernel, for the successor.
-    socket._handle.reading = false;
-    socket._handle.readStop();
+    stopReading(socket);
     Reflect.apply(send, process, [{ cmd: 'NODE_THEAD_HANDBACK', ...listener }, socket._handle, () => {
       leaving.delete(socket);
       socket.destroy(); // the descriptor is on its way: this closes our copy and not the connection
+      sweepSoon();
       done();
     }]);
   }
@@ -192,14 +212,18 @@ function drain({ handBack, lameDuck }, known, sessions, { close, send }) {
   }
 }
 
-// Node: lib/_http_server.js. Parsers of an HTTP server by state; undefined for other servers.
+// Node: lib/_http_server.js. Parsers of an HTTP server, by state; undefined for other servers.
 function connections(server) {
   return server[Object.getOwnPropertySymbols(server).find((key) => key.description === 'http.server.connections')];
 }
 
-// Between two requests, or before the first: nothing read that is not answered, nothing answered that is not sent.
-// Called for connections whose parser has not begun a request.
-function isIdle(socket) {
-  return socket && !socket.destroyed && socket._handle && !socket._httpMessage &&
-    !socket.readableLength && !socket.readableEnded && !socket.writableLength && !socket.writableEnded;
+// Nothing is read that has not been parsed, nothing is answered that has not been sent, and nobody has said goodbye.
+function isQuiet(socket) {
+  return !socket.readableLength && !socket.readableEnded && !socket.writableLength && !socket.writableEnded;
+}
+
+// For good: from here every byte stays in the kernel, for the successor, whoever calls resume().
+function stopReading({ _handle: handle }) {
+  handle.readStart = () => 0;
+  handle.readStop();
 }

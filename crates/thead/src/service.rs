@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::channel::{Fault, Handle, Message, SendError, until};
 use crate::cluster::{Primary, PrimaryEvent};
 use crate::command::{Command, Stdio};
-use crate::output::{Line, Stream, Tail, capture};
+use crate::output::{Line, Stream, Tail};
 use crate::sys::pidfd::ExitStatus;
 
 pub use thead_core::restart::{Backoff, Intensity, Policy, Restart};
@@ -46,8 +46,8 @@ pub struct Options {
     pub cluster: crate::cluster::Config,
     /// How workers are asked to leave.
     pub drain: Drain,
-    /// When the service stops: how long workers with the preload go on serving and answer with `Connection: close`, before
-    /// the listeners are closed.
+    /// How long workers with the preload answer with `Connection: close` before they close idle connections that cannot be
+    /// given to another worker. When the service stops they go on serving for so long before the listeners are closed.
     pub lame_duck: Duration,
     /// Asks a worker to stop. Default SIGTERM.
     pub stop_signal: i32,
@@ -207,7 +207,7 @@ pub struct Service {
     /// What each living worker printed last.
     workers: HashMap<WorkerId, Tail>,
     /// Of workers that have ended, for as long as their death may be asked about.
-    last: VecDeque<(WorkerId, Tail)>,
+    last: VecDeque<(WorkerId, Vec<String>)>,
     operator: Operator,
     requests: mpsc::Receiver<Request>,
     events: VecDeque<ServiceEvent>,
@@ -271,9 +271,14 @@ impl Service {
     /// The last lines that a worker printed, oldest first, also of one that died lately. Empty without
     /// [`Options::lines`].
     pub fn last_lines(&self, worker: WorkerId) -> Vec<String> {
-        let alive = self.workers.get(&worker);
-        let dead = || self.last.iter().find(|(id, _)| *id == worker).map(|(_, tail)| tail);
-        alive.or_else(dead).map(Tail::lines).unwrap_or_default()
+        let dead = || {
+            self.last
+                .iter()
+                .find(|(id, _)| *id == worker)
+                .map(|(_, lines)| lines.clone())
+        };
+        let alive = self.workers.get(&worker).map(Tail::lines);
+        alive.or_else(dead).unwrap_or_default()
     }
 
     /// How many connections were moved from leaving workers to others.
@@ -378,7 +383,7 @@ impl Service {
             }
             PrimaryEvent::Exit { worker, status } => {
                 if let Some(tail) = self.workers.remove(&worker) {
-                    self.last.push_front((worker, tail));
+                    self.last.push_front((worker, tail.last_lines()));
                     self.last.truncate(KEPT_TAILS);
                 }
                 Input::Exited {
@@ -413,11 +418,15 @@ impl Service {
     fn spawn(&mut self, worker: WorkerId, gated: bool) {
         let input = match self.primary.fork_as(worker, &self.options.command, gated) {
             Ok(forked) => {
-                let tail = Tail::default();
+                let mut tail = Tail::default();
                 if let Some(lines) = &self.options.lines {
                     for (stream, pipe) in [(Stream::Stdout, forked.stdout), (Stream::Stderr, forked.stderr)] {
                         let Some(pipe) = pipe else { continue };
-                        tokio::spawn(capture(worker, stream, pipe, tail.clone(), lines.clone()));
+                        match tail.capture(worker, stream, pipe, lines.clone()) {
+                            Ok(capture) => drop(tokio::spawn(capture)),
+                            // Closed at once, so that the worker is not held up.
+                            Err(error) => tracing::warn!(%worker, %error, "what a worker prints is not read"),
+                        }
                     }
                 }
                 self.workers.insert(worker, tail);
@@ -438,7 +447,7 @@ impl Service {
     fn drain(&mut self, worker: WorkerId, successor: bool) {
         match (self.options.drain, successor) {
             (Drain::Signal, _) => self.end(worker, self.options.stop_signal),
-            (Drain::HandBack, true) => self.primary.hand_back(worker),
+            (Drain::HandBack, true) => self.primary.hand_back(worker, self.options.lame_duck),
             (Drain::Disconnect, true) => self.primary.disconnect(worker),
             (Drain::HandBack, false) => {
                 self.primary.lame_duck(worker, self.options.lame_duck + LAST_OFFERS);

@@ -276,7 +276,7 @@ impl Task {
             ToWorker::Refused { ack, errno, .. } => {
                 self.answer(ack, Err(io::Error::from_raw_os_error(-errno)), None);
             }
-            ToWorker::NewConn { key } => {
+            ToWorker::NewConn { key, .. } => {
                 let offers = self.open.get(&key);
                 let accepted = handle
                     .zip(offers)

@@ -7,9 +7,10 @@ use thead_wire::cluster::{Query, ToWorker};
 
 use super::bind::{EMFILE, EPERM};
 use super::listener::{Listener, State};
-use super::member::{Phase, Slot};
+use super::schedule::Slot;
 use super::{
-    Action, BindSpec, Event, Handle, ListenAddress, LocalAddress, MAX_KEYS, MAX_LISTENERS, Primary, Scheduling, bind,
+    Action, BindSpec, Event, Handle, ListenAddress, LocalAddress, MAX_KEYS, MAX_LISTENERS, MAX_TWINS, Primary,
+    Scheduling, bind,
 };
 use crate::id::{ListenerId, WorkerId};
 
@@ -21,14 +22,12 @@ impl Primary {
         // A second listen on the same address is a bind of its own: it fails as it should, or (UDP with reuse address) it
         // works and then needs another key, since Node dies of an assertion when it gets one that it holds. The second of each
         // worker is shared among them like the first.
-        let mut key: Arc<str> = identity.as_str().into();
-        let mut nth = 1;
-        while member.keys.contains_key(&key) {
-            nth += 1;
-            key = format!("{identity}#{nth}").into();
-        }
+        let twins = (2..=MAX_TWINS).map(|nth| format!("{identity}#{nth}"));
+        let mut names = std::iter::once(identity.clone()).chain(twins);
+        let name = names.find(|name| !member.keys.contains_key(name.as_str()));
+        let key: Arc<str> = name.as_deref().unwrap_or(&identity).into();
         let spec = match BindSpec::of(query) {
-            _ if member.keys.len() >= MAX_KEYS => Err(EMFILE),
+            _ if name.is_none() || member.keys.len() >= MAX_KEYS => Err(EMFILE),
             spec => spec,
         };
         let spec = match spec {
@@ -53,9 +52,7 @@ impl Primary {
                 false
             }
         };
-        if let Some(member) = self.members.get_mut(worker) {
-            member.keys.insert(key, id);
-        }
+        self.members.update(worker, |member| member.keys.insert(key, id));
         if is_bound {
             self.hold(now, id, worker, seq);
         }
@@ -146,9 +143,7 @@ impl Primary {
         };
         self.by_key.remove(&listener.key);
         for (worker, seq) in queries {
-            if let Some(member) = self.members.get_mut(worker) {
-                member.keys.remove(&listener.key);
-            }
+            self.members.update(worker, |member| member.keys.remove(&listener.key));
             self.refuse(worker, seq, listener.key.clone(), listener.asked.clone(), errno);
         }
     }
@@ -163,7 +158,7 @@ impl Primary {
         let (Some(listener), Some(slot)) = (self.listeners.get_mut(&id), self.members.slot(worker)) else {
             return;
         };
-        listener.holders.push(slot);
+        listener.holders.insert(slot);
         listener.unheld = None;
         listener.closers.retain(|closer| *closer != worker);
         let key = listener.key.clone();
@@ -182,29 +177,28 @@ impl Primary {
             )
         };
         self.send(worker, message, handle);
-        if let Some(member) = self.members.get_mut(worker)
-            && !member.has_held
-        {
-            member.has_held = true;
+        let had_held = self
+            .members
+            .update(worker, |member| std::mem::replace(&mut member.has_held, true));
+        if had_held == Some(false) {
             self.changed(now);
         }
         self.settle(now, id);
     }
 
     pub(super) fn close(&mut self, now: Instant, worker: WorkerId, key: &str) {
-        let (Some(slot), Some(member)) = (self.members.slot(worker), self.members.get_mut(worker)) else {
-            return;
-        };
-        let held = member.keys.get(key).copied();
+        let Some(slot) = self.members.slot(worker) else { return };
+        let held = self.members.at(slot).and_then(|member| member.keys.get(key)).copied();
         // One that is being bound cannot be known by its key.
-        let Some(id) = held.filter(|id| {
+        let is_bound = |id: &ListenerId| {
             self.listeners
                 .get(id)
                 .is_some_and(|listener| listener.local().is_some())
-        }) else {
+        };
+        let Some(id) = held.filter(is_bound) else {
             return self.ignore(worker, "a close of a key that it does not hold");
         };
-        member.keys.remove(key);
+        self.members.update_at(slot, |member| member.keys.remove(key));
         self.forget_holder(now, id, worker, slot);
         if let Some(listener) = self.listeners.get_mut(&id) {
             listener.closers.push(worker);
@@ -220,7 +214,7 @@ impl Primary {
         if let State::Binding { queries } = &mut listener.state {
             queries.retain(|(asker, _)| *asker != worker);
         }
-        listener.release_hold(slot, now);
+        listener.forget_holder(slot, now);
         if listener.unheld.is_some() {
             self.arm(now + self.config.linger);
         }
@@ -271,9 +265,8 @@ impl Primary {
         let Some(listener) = self.listeners.get_mut(&id).filter(|listener| listener.closing) else {
             return;
         };
-        let members = &self.members;
-        let mut holders = listener.holders.iter().filter_map(|slot| members.at(*slot));
-        if !holders.any(|holder| matches!(holder.phase, Phase::Gated | Phase::Open)) {
+        let may_take = |slot| self.members.at(slot).is_some_and(|holder| !holder.is_leaving());
+        if !listener.holders.iter().any(may_take) {
             let returned = listener.returned.drain(..).map(|waiting| waiting.conn);
             let lost: Vec<_> = returned.chain(listener.fresh.drain(..)).collect();
             self.waiting -= lost.len();

@@ -13,7 +13,8 @@ use crate::id::{ConnId, ListenerId, WorkerId};
 pub struct Config {
     /// Who accepts TCP and Unix connections. UDP is always shared.
     pub scheduling: Scheduling,
-    /// How many offers a worker may have unanswered, at least 1. What a stuck worker holds at most. Default 4.
+    /// How many offers a worker may have unanswered, 1 to [`MAX_WINDOW`](super::MAX_WINDOW). What a stuck worker holds at most.
+    /// Default 4.
     pub window: usize,
     /// After how long an unanswered offer makes its worker doubtful and worth a [`Action::Reclaim`], at least 1 ms. Default
     /// 50 ms.
@@ -61,7 +62,8 @@ pub enum Input {
     Joined {
         /// A number never used before.
         worker: WorkerId,
-        /// Whether it must wait for [`Input::Open`]. Shared listeners cannot be gated: the kernel offers them.
+        /// Whether it must wait for [`Input::Open`]. Its queries are answered at once all the same, or its application would never
+        /// say that it listens. Shared listeners cannot be gated: there the kernel offers.
         gated: bool,
     },
     /// A cluster message came.
@@ -108,6 +110,9 @@ pub enum Input {
         how: LeaveBy,
     },
     /// The worker's channel or its process ended, whichever comes first; the second one changes nothing.
+    ///
+    /// All that can still be read of its channel must have been given as [`Input::Message`] before: an answer that is overlooked
+    /// lets a connection be offered again that an application has seen.
     Gone {
         /// Which.
         worker: WorkerId,
@@ -137,7 +142,10 @@ pub enum LeaveBy {
 /// Something to do. Obey all, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Make this listener, non-blocking and not yet accepting for [`Scheduling::Shared`]; answer with [`Input::Bound`].
+    /// Make this listener, non-blocking; answer with [`Input::Bound`].
+    ///
+    /// Stream sockets listen from here, shared ones too: a worker may listen again on such a socket, and clients wait in its
+    /// backlog while there is none.
     Bind {
         /// Its name from now on.
         listener: ListenerId,
@@ -163,7 +171,8 @@ pub enum Action {
         /// To whom.
         worker: WorkerId,
     },
-    /// Try to take unread offers back out of the worker's socket; answer with [`Input::Reclaimed`] if any came.
+    /// Try to take unread offers back out of the worker's socket; answer with [`Input::Reclaimed`] if any came. Where that is not
+    /// possible, do nothing: the offers stay the worker's until it answers or ends.
     Reclaim {
         /// From whom.
         worker: WorkerId,

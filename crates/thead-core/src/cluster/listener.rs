@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use thead_wire::cluster::{Query, Sockname};
 
-use super::member::{Members, Slot, Waiting};
-use super::schedule::Turn;
+use super::member::Waiting;
+use super::schedule::{Slot, Slots};
 use super::{BindSpec, ListenAddress, LocalAddress, bind};
 use crate::id::{ConnId, WorkerId};
 
@@ -28,8 +28,9 @@ pub(super) struct Listener {
     pub(super) state: State,
     /// Unbound, but held or waited for.
     pub(super) closing: bool,
-    pub(super) holders: Vec<Slot>,
-    pub(super) turn: Turn,
+    pub(super) holders: Slots,
+    /// Whose turn it is.
+    pub(super) turn: usize,
     /// Connections that came back: rejected, reclaimed, left by a worker that went, or handed back. First in order.
     pub(super) returned: VecDeque<Waiting>,
     /// Connections that nobody has seen.
@@ -59,8 +60,8 @@ impl Listener {
             shared,
             state: State::Binding { queries: Vec::new() },
             closing: false,
-            holders: Vec::new(),
-            turn: Turn::default(),
+            holders: Slots::default(),
+            turn: 0,
             returned: VecDeque::new(),
             fresh: VecDeque::new(),
             unheld: None,
@@ -79,26 +80,9 @@ impl Listener {
         self.returned.len() + self.fresh.len()
     }
 
-    /// Who gets this connection, in turn.
-    pub(super) fn choose(
-        holders: &[Slot],
-        turn: &mut Turn,
-        members: &Members,
-        window: usize,
-        now: Instant,
-        tried: &[WorkerId],
-    ) -> Option<Slot> {
-        turn.next(holders.len(), |at| members.at(holders[at])?.load(window, now, tried))
-            .map(|at| holders[at])
-    }
-
-    pub(super) fn release_hold(&mut self, slot: Slot, now: Instant) {
-        if let Some(at) = self.holders.iter().position(|holder| *holder == slot) {
-            self.holders.remove(at);
-            self.turn.removed(at);
-            if self.holders.is_empty() {
-                self.unheld = Some(now);
-            }
+    pub(super) fn forget_holder(&mut self, slot: Slot, now: Instant) {
+        if self.holders.remove(slot) && self.holders.is_empty() {
+            self.unheld = Some(now);
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::LeaveBy;
-use super::schedule::Load;
+use super::schedule::{Load, Ready, Slot, Slots};
 use crate::id::{ConnId, ListenerId, WorkerId};
 
 /// A worker from its start to its end.
@@ -61,9 +61,11 @@ pub(super) struct Offer {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) conn: ConnId,
+    /// A worker has served it and given it back.
+    pub(super) idle: bool,
     /// Who had it and did not take it. Allocates only for such.
     pub(super) tried: Vec<WorkerId>,
-    /// All have; then they are asked again.
+    /// All of them have; from then on they are asked again.
     pub(super) retry: Option<Instant>,
 }
 
@@ -71,27 +73,32 @@ impl Waiting {
     pub(super) fn new(conn: ConnId) -> Self {
         Self {
             conn,
+            idle: false,
             tried: Vec::new(),
             retry: None,
         }
     }
 }
 
-/// A worker that was late gets one offer at a time until it answers, and at first only if nobody else has room.
+/// What we think of a worker that was late, until it answers.
+///
+/// It is suspended: one offer at a time, and only if nobody else has room. If all its offers could be taken back there will be
+/// no answer, so after a while it is tried like any other; that while doubles with each time that it was late, so a worker that
+/// hangs for long delays ever fewer connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Doubt {
     strikes: u32,
-    until: Instant,
+    /// While it is suspended.
+    pub(super) until: Option<Instant>,
 }
 
 impl Doubt {
-    /// The doubt after one more late look: its time doubles up to 64 times `late`, so a worker that hangs for long delays ever
-    /// fewer connections.
+    /// The doubt after one more time: up to 64 times `late`.
     pub(super) fn more(doubt: Option<Self>, now: Instant, late: Duration) -> Self {
         let strikes = doubt.map_or(1, |doubt| (doubt.strikes + 1).min(6));
         Self {
             strikes,
-            until: now + late * (1 << strikes),
+            until: Some(now + late * (1 << strikes)),
         }
     }
 }
@@ -131,25 +138,28 @@ impl Member {
         matches!(self.phase, Phase::Asked { .. } | Phase::Leaving)
     }
 
-    /// How many offers it may get now.
-    pub(super) fn room(&self, window: usize) -> usize {
-        let window = if self.doubt.is_some() { 1 } else { window };
-        match self.phase {
-            Phase::Open => window.saturating_sub(self.offers.len()),
-            Phase::Gated | Phase::Asked { .. } | Phase::Leaving => 0,
+    /// How busy it is, if it may get offers.
+    fn load(&self) -> Option<Load> {
+        match (self.phase, self.doubt) {
+            (Phase::Open, Some(Doubt { until: Some(_), .. })) => self.offers.is_empty().then_some(Load::Suspended),
+            (Phase::Open, _) => Some(Load::Unanswered(self.offers.len())),
+            (Phase::Gated | Phase::Asked { .. } | Phase::Leaving, _) => None,
         }
     }
 
-    /// Its load, if it may get this connection.
-    pub(super) fn load(&self, window: usize, now: Instant, tried: &[WorkerId]) -> Option<Load> {
-        if self.room(window) == 0 || tried.contains(&self.id) {
-            return None;
-        }
-        let doubtful = self.doubt.is_some_and(|doubt| now < doubt.until);
-        Some(Load {
-            doubtful,
-            unanswered: self.offers.len(),
-        })
+    /// Takes the offer of this number from it: it was answered, so the worker is alive.
+    pub(super) fn answered(&mut self, ack: u64) -> Option<Offer> {
+        let at = self.offers.iter().position(|offer| offer.seq == ack)?;
+        self.doubt = None;
+        self.offers.remove(at)
+    }
+
+    /// Takes the offers of these connections from it, in their order.
+    pub(super) fn take_back(&mut self, conns: &[ConnId]) -> Vec<Offer> {
+        let offers = std::mem::take(&mut self.offers).into_iter();
+        let (back, kept): (Vec<_>, Vec<_>) = offers.partition(|offer| conns.contains(&offer.waiting.conn));
+        self.offers = kept.into();
+        back
     }
 
     /// When its offers are to be looked at.
@@ -159,21 +169,27 @@ impl Member {
     }
 }
 
-/// The place of a worker among the members; valid until the worker is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Slot(usize);
-
-/// The workers, to be found by number, and by place where many are compared.
-#[derive(Debug, Default)]
+/// The workers, to be found by number, and by place and load where many are compared.
+#[derive(Debug)]
 pub(super) struct Members {
     slots: Vec<Option<Member>>,
     by_id: BTreeMap<WorkerId, Slot>,
+    pub(super) ready: Ready,
 }
 
 impl Members {
+    pub(super) fn new(window: usize) -> Self {
+        Self {
+            slots: Vec::new(),
+            by_id: BTreeMap::new(),
+            ready: Ready::new(window),
+        }
+    }
+
     pub(super) fn insert(&mut self, member: Member) {
         let free = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
         self.by_id.insert(member.id, Slot(free));
+        self.ready.place(Slot(free), member.load());
         match self.slots.get_mut(free) {
             Some(slot) => *slot = Some(member),
             None => self.slots.push(Some(member)),
@@ -182,7 +198,20 @@ impl Members {
 
     pub(super) fn remove(&mut self, id: WorkerId) -> Option<(Slot, Member)> {
         let slot = self.by_id.remove(&id)?;
+        self.ready.place(slot, None);
         Some((slot, self.slots[slot.0].take()?))
+    }
+
+    /// Changes a worker. What decides about its offers (phase, offers, doubt) must be changed in here.
+    pub(super) fn update<R>(&mut self, id: WorkerId, change: impl FnOnce(&mut Member) -> R) -> Option<R> {
+        self.update_at(self.slot(id)?, change)
+    }
+
+    pub(super) fn update_at<R>(&mut self, slot: Slot, change: impl FnOnce(&mut Member) -> R) -> Option<R> {
+        let member = self.slots[slot.0].as_mut()?;
+        let result = change(member);
+        self.ready.place(slot, member.load());
+        Some(result)
     }
 
     pub(super) fn slot(&self, id: WorkerId) -> Option<Slot> {
@@ -193,24 +222,22 @@ impl Members {
         self.slots[slot.0].as_ref()
     }
 
-    pub(super) fn at_mut(&mut self, slot: Slot) -> Option<&mut Member> {
-        self.slots[slot.0].as_mut()
-    }
-
     pub(super) fn get(&self, id: WorkerId) -> Option<&Member> {
         self.at(self.slot(id)?)
     }
 
-    pub(super) fn get_mut(&mut self, id: WorkerId) -> Option<&mut Member> {
-        self.at_mut(self.slot(id)?)
-    }
-
     /// Those of these places that take offers, with or without room.
-    pub(super) fn open(&self, slots: &[Slot]) -> impl Iterator<Item = &Member> {
+    pub(super) fn open(&self, slots: &Slots) -> impl Iterator<Item = &Member> {
         slots
             .iter()
-            .filter_map(|slot| self.at(*slot))
+            .filter_map(|slot| self.at(slot))
             .filter(|member| member.phase == Phase::Open)
+    }
+
+    /// Who of these gets a connection that those in `tried` did not take.
+    pub(super) fn next(&self, holders: &Slots, turn: &mut usize, tried: &[WorkerId]) -> Option<Slot> {
+        let may = |slot| tried.is_empty() || self.at(slot).is_some_and(|member| !tried.contains(&member.id));
+        self.ready.next(holders, turn, may)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Member> {

@@ -5,7 +5,8 @@ use std::time::Instant;
 use thead_wire::cluster::{Envelope, ToWorker};
 
 use super::listener::Listener;
-use super::member::{Doubt, Offer, Phase, Waiting};
+use super::member::{Doubt, Offer, Waiting};
+use super::schedule::Slot;
 use super::{Action, Handle, LocalAddress, Primary};
 use crate::id::{ConnId, ListenerId, WorkerId};
 
@@ -37,7 +38,10 @@ impl Primary {
             return self.release(conn);
         };
         if let Some(listener) = self.listeners.get_mut(&id) {
-            listener.returned.push_back(Waiting::new(conn));
+            listener.returned.push_back(Waiting {
+                idle: true,
+                ..Waiting::new(conn)
+            });
             self.waiting += 1;
             self.settle(now, id);
             self.trim(id, conn);
@@ -67,22 +71,14 @@ impl Primary {
     }
 
     pub(super) fn answered(&mut self, now: Instant, worker: WorkerId, ack: u64, accepted: bool) {
-        let Some(member) = self.members.get_mut(worker) else {
+        let Some(answered) = self.members.update(worker, |member| member.answered(ack)) else {
             return;
-        };
-        let Some(at) = member.offers.iter().position(|offer| offer.seq == ack) else {
-            return self.ignore(worker, "an answer to no offer");
         };
         let Some(Offer {
             listener, mut waiting, ..
-        }) = member.offers.remove(at)
+        }) = answered
         else {
-            return;
-        };
-        member.doubt = None;
-        let told = match member.phase {
-            Phase::Asked { how, .. } if member.offers.is_empty() => Some(how),
-            _ => None,
+            return self.ignore(worker, "an answer to no offer");
         };
         if accepted {
             self.release(waiting.conn);
@@ -90,9 +86,7 @@ impl Primary {
             waiting.tried.push(worker);
             self.give_back(listener, waiting);
         }
-        if let Some(how) = told {
-            self.tell(worker, how);
-        }
+        self.tell_if_answered(worker);
         if self.waiting > 0 {
             self.settle_all(now, worker);
             self.settle(now, listener);
@@ -101,30 +95,17 @@ impl Primary {
 
     /// Some of the offers to a worker came back out of its socket, unread: others get them.
     pub(super) fn reclaimed(&mut self, now: Instant, worker: WorkerId, conns: &[ConnId]) {
-        let Some(member) = self.members.get_mut(worker) else {
+        let Some(back) = self.members.update(worker, |member| member.take_back(conns)) else {
             return;
         };
-        let (back, kept): (Vec<_>, Vec<_>) = member
-            .offers
-            .drain(..)
-            .partition(|offer| conns.contains(&offer.waiting.conn));
-        member.offers.extend(kept);
-        if let Phase::Asked { how, .. } = member.phase
-            && member.offers.is_empty()
-        {
-            self.tell(worker, how);
-        }
+        self.tell_if_answered(worker);
         let mut touched = Vec::with_capacity(back.len());
         for mut offer in back.into_iter().rev() {
             offer.waiting.tried.push(worker);
             touched.push(offer.listener);
             self.give_back(offer.listener, offer.waiting);
         }
-        touched.sort_unstable();
-        touched.dedup();
-        for listener in touched {
-            self.settle(now, listener);
-        }
+        self.settle_each(now, touched);
         // It has room again, for what nobody else can have.
         self.settle_all(now, worker);
     }
@@ -147,32 +128,26 @@ impl Primary {
     /// Offers what waits at all listeners of this worker.
     pub(super) fn settle_all(&mut self, now: Instant, worker: WorkerId) {
         let Some(member) = self.members.get(worker) else { return };
-        match member.keys.len() {
-            0 => {}
-            1 => {
-                if let Some(&listener) = member.keys.values().next() {
-                    self.settle(now, listener);
-                }
-            }
-            _ => {
-                for listener in member.keys.values().copied().collect::<Vec<_>>() {
-                    self.settle(now, listener);
-                }
-            }
+        let listeners = member.keys.values().copied().collect();
+        self.settle_each(now, listeners);
+    }
+
+    pub(super) fn settle_each(&mut self, now: Instant, mut listeners: Vec<ListenerId>) {
+        listeners.sort_unstable();
+        listeners.dedup();
+        for listener in listeners {
+            self.settle(now, listener);
         }
     }
 
     /// Offers what waits at this listener to those who have room, and gives up what nobody ever can take.
     pub(super) fn settle(&mut self, now: Instant, id: ListenerId) {
-        if self.listeners.get(&id).is_some_and(|listener| listener.waiting() > 0) {
-            self.offer_returned(now, id);
-            self.offer_fresh(now, id);
-        }
+        self.offer_returned(now, id);
+        self.offer_fresh(now, id);
         self.finish_closing(id);
     }
 
     fn offer_returned(&mut self, now: Instant, id: ListenerId) {
-        let window = self.config.window;
         let mut at = 0;
         while let Some(listener) = self.listeners.get_mut(&id) {
             let Listener {
@@ -182,63 +157,66 @@ impl Primary {
                 ..
             } = listener;
             let Some(waiting) = returned.get_mut(at) else { return };
-            match Listener::choose(holders, turn, &self.members, window, now, &waiting.tried) {
-                Some(slot) => {
-                    let Some(waiting) = returned.remove(at) else { return };
-                    self.offer(now, id, slot, waiting);
-                }
-                None => {
-                    let open = || self.members.open(holders);
-                    if waiting.tried.is_empty() || open().all(|holder| holder.room(window) == 0) {
-                        return;
-                    }
-                    // While one was not asked it is waited for; when all were, they are asked again after a while. Node asks
-                    // the same worker in a loop.
-                    if open().all(|holder| waiting.tried.contains(&holder.id)) {
-                        let retry = *waiting.retry.get_or_insert(now + self.config.retry);
-                        self.arm(retry);
-                    } else {
-                        waiting.retry = None;
-                    }
-                    at += 1;
-                }
+            if let Some(slot) = self.members.next(holders, turn, &waiting.tried) {
+                let Some(waiting) = returned.remove(at) else { return };
+                self.offer(now, id, slot, waiting);
+                continue;
             }
+            if self.members.ready.room(holders) == 0 {
+                return;
+            }
+            // While one was not asked it is waited for; when all were, they are asked again after a while. Node asks the same
+            // worker in a loop.
+            if !self
+                .members
+                .open(holders)
+                .all(|holder| waiting.tried.contains(&holder.id))
+            {
+                waiting.retry = None;
+            } else if waiting.retry.is_some_and(|retry| retry <= now) {
+                waiting.tried.clear();
+                continue;
+            } else {
+                let retry = *waiting.retry.get_or_insert(now + self.config.retry);
+                self.arm(retry);
+            }
+            at += 1;
         }
     }
 
     fn offer_fresh(&mut self, now: Instant, id: ListenerId) {
         while let Some(listener) = self.listeners.get_mut(&id)
             && !listener.fresh.is_empty()
-            && let Some(slot) = Listener::choose(
-                &listener.holders,
-                &mut listener.turn,
-                &self.members,
-                self.config.window,
-                now,
-                &[],
-            )
+            && let Some(slot) = self.members.next(&listener.holders, &mut listener.turn, &[])
             && let Some(conn) = listener.fresh.pop_front()
         {
             self.offer(now, id, slot, Waiting::new(conn));
         }
     }
 
-    fn offer(&mut self, now: Instant, id: ListenerId, slot: super::member::Slot, waiting: Waiting) {
-        let (Some(listener), Some(member)) = (self.listeners.get(&id), self.members.at_mut(slot)) else {
+    fn offer(&mut self, now: Instant, id: ListenerId, slot: Slot, waiting: Waiting) {
+        let Some(listener) = self.listeners.get(&id) else {
             return;
         };
-        let (seq, worker, conn) = (member.next_seq(), member.id, waiting.conn);
-        member.offers.push_back(Offer {
-            seq,
-            since: now,
-            listener: id,
-            waiting: Waiting { retry: None, ..waiting },
+        let (conn, idle) = (waiting.conn, waiting.idle);
+        let offered = self.members.update_at(slot, |member| {
+            let seq = member.next_seq();
+            let waiting = Waiting { retry: None, ..waiting };
+            member.offers.push_back(Offer {
+                seq,
+                since: now,
+                listener: id,
+                waiting,
+            });
+            (member.id, seq)
         });
+        let Some((worker, seq)) = offered else { return };
         self.waiting -= 1;
         let message = Envelope {
             seq: Some(seq),
             message: ToWorker::NewConn {
                 key: listener.key.clone(),
+                idle,
             },
         };
         self.actions.push_back(Action::Send {
@@ -249,58 +227,53 @@ impl Primary {
         self.arm(now + self.config.late);
     }
 
-    /// All have rejected these, some time ago: ask them again, unless somebody came since and was not asked yet.
+    /// Asks again about what all have rejected some time ago.
     pub(super) fn retry(&mut self, now: Instant, id: ListenerId) {
-        let Some(listener) = self.listeners.get_mut(&id) else {
-            return;
-        };
-        let Listener { holders, returned, .. } = listener;
-        let due = |waiting: &&mut Waiting| waiting.retry.is_some_and(|retry| retry <= now);
-        let mut any = false;
-        for waiting in returned.iter_mut().filter(due) {
-            waiting.retry = None;
-            if self
-                .members
-                .open(holders)
-                .all(|holder| waiting.tried.contains(&holder.id))
-            {
-                waiting.tried.clear();
-            }
-            any = true;
-        }
-        if any {
+        let is_due = |waiting: &Waiting| waiting.retry.is_some_and(|retry| retry <= now);
+        if self
+            .listeners
+            .get(&id)
+            .is_some_and(|listener| listener.returned.iter().any(is_due))
+        {
             self.settle(now, id);
         }
     }
 
     /// A worker whose oldest offer is late is doubted; if another could have one of its late offers, they are asked back.
     pub(super) fn look_for_late(&mut self, now: Instant, worker: WorkerId) {
-        let (late, window) = (self.config.late, self.config.window);
+        let late = self.config.late;
         let Some(member) = self.members.get(worker) else { return };
         if member.late_at(late).is_none_or(|at| now < at) {
             return;
         }
-        let another_has_room = member
-            .offers
-            .iter()
-            .take_while(|offer| offer.since + late <= now)
-            .any(|offer| {
-                let holders = self
-                    .listeners
-                    .get(&offer.listener)
-                    .map_or(&[][..], |listener| &listener.holders);
-                holders.iter().filter_map(|slot| self.members.at(*slot)).any(|other| {
-                    other.id != worker
-                        && other.doubt.is_none()
-                        && other.load(window, now, &offer.waiting.tried).is_some()
-                })
-            });
+        let members = &self.members;
+        let mut are_late = member.offers.iter().take_while(|offer| offer.since + late <= now);
+        let another_has_room = are_late.any(|offer| {
+            let Some(listener) = self.listeners.get(&offer.listener) else {
+                return false;
+            };
+            members.open(&listener.holders).any(|other| {
+                let is_other = other.id != worker && !offer.waiting.tried.contains(&other.id);
+                is_other && other.doubt.is_none() && other.offers.len() < self.config.window
+            })
+        });
         if another_has_room {
             self.actions.push_back(Action::Reclaim { worker });
         }
-        if let Some(member) = self.members.get_mut(worker) {
+        self.members.update(worker, |member| {
             member.looked = Some(now);
             member.doubt = Some(Doubt::more(member.doubt, now, late));
+        });
+    }
+
+    /// A worker that was suspended for its time is tried like any other.
+    pub(super) fn end_suspension(&mut self, now: Instant, worker: WorkerId) {
+        let ended = self.members.update(worker, |member| match &mut member.doubt {
+            Some(Doubt { until, .. }) if until.is_some_and(|until| until <= now) => until.take().is_some(),
+            _ => false,
+        });
+        if ended == Some(true) {
+            self.settle_all(now, worker);
         }
     }
 }

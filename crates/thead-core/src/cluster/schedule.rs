@@ -1,53 +1,153 @@
 //! Who is next: the least busy, in turn among equals.
+//!
+//! Workers are bits, and those with the same number of unanswered offers are a set of bits; so the next worker and the room of
+//! all are found in a few machine words, however many workers there are.
 
-/// How busy a worker is; less is better.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Load {
-    /// Late of late: only if nobody else has room.
-    pub(super) doubtful: bool,
-    /// Its offers not answered, on all listeners.
-    pub(super) unanswered: usize,
-}
+/// The place of a worker among the members; its own until it is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot(pub(super) usize);
 
-impl Load {
-    const IDLE: Self = Self {
-        doubtful: false,
-        unanswered: 0,
-    };
-}
+/// A set of slots.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Slots(Vec<u64>);
 
-/// Whose turn it is in a list of workers.
-///
-/// Node's order is "least recently ready" (`free` in lib/internal/cluster/round_robin_handle.js), which for idle workers is
-/// the same: 1 2 3 4 1 2 3 4.
-#[derive(Debug, Default)]
-pub(super) struct Turn(usize);
-
-impl Turn {
-    /// The place of the next among `count`, if one of them has room, that is, a load.
-    ///
-    /// Idle workers are found in the first step, so the cost grows with the number of workers only when all are busy.
-    pub(super) fn next(&mut self, count: usize, load: impl Fn(usize) -> Option<Load>) -> Option<usize> {
-        let mut best: Option<(Load, usize)> = None;
-        for at in (self.0..count).chain(0..self.0.min(count)) {
-            let Some(load) = load(at) else { continue };
-            if best.is_none_or(|(least, _)| load < least) {
-                best = Some((load, at));
-                if load == Load::IDLE {
-                    break;
-                }
-            }
+impl Slots {
+    pub(super) fn insert(&mut self, slot: Slot) {
+        let word = slot.0 / 64;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
         }
-        let (_, at) = best?;
-        self.0 = at + 1;
-        Some(at)
+        self.0[word] |= 1 << (slot.0 % 64);
     }
 
-    /// The one at this place is no longer in the list, and those behind it moved up.
-    pub(super) fn removed(&mut self, at: usize) {
-        if at < self.0 {
-            self.0 -= 1;
+    /// Whether it was there.
+    pub(super) fn remove(&mut self, slot: Slot) -> bool {
+        let Some(word) = self.0.get_mut(slot.0 / 64) else {
+            return false;
+        };
+        let bit = 1 << (slot.0 % 64);
+        let was = *word & bit != 0;
+        *word &= !bit;
+        was
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Slot> {
+        self.0
+            .iter()
+            .enumerate()
+            .flat_map(|(at, word)| Bits(*word).map(move |bit| Slot(at * 64 + bit)))
+    }
+
+    fn count_both(&self, other: &Self) -> usize {
+        let common = self
+            .0
+            .iter()
+            .zip(&other.0)
+            .map(|(one, other)| (one & other).count_ones() as usize);
+        common.sum()
+    }
+
+    /// The first slot in both, at `from` or behind, that `may`.
+    fn first_in_both(&self, other: &Self, from: usize, may: impl Fn(Slot) -> bool) -> Option<Slot> {
+        let words = self.0.iter().zip(&other.0).enumerate().skip(from / 64);
+        for (at, (one, other)) in words {
+            let mut bits = one & other;
+            if at == from / 64 {
+                bits &= !0 << (from % 64);
+            }
+            if let Some(slot) = Bits(bits).map(|bit| Slot(at * 64 + bit)).find(|slot| may(*slot)) {
+                return Some(slot);
+            }
         }
+        None
+    }
+}
+
+/// The places of the ones in a word, from the lowest.
+struct Bits(u64);
+
+impl Iterator for Bits {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        let lowest = (self.0 != 0).then(|| self.0.trailing_zeros() as usize);
+        self.0 &= self.0.wrapping_sub(1);
+        lowest
+    }
+}
+
+/// How busy a worker is that may get offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Load {
+    /// So many offers are not answered, less than the window.
+    Unanswered(usize),
+    /// It answers late of late and has nothing to answer: one offer, if nobody else has room.
+    Suspended,
+}
+
+/// Who has room, by load.
+#[derive(Debug)]
+pub(super) struct Ready {
+    /// Workers with no, one, two... unanswered offers; behind the last, the suspended.
+    levels: Vec<Slots>,
+    /// On which level each slot is.
+    placed: Vec<Option<usize>>,
+}
+
+impl Ready {
+    pub(super) fn new(window: usize) -> Self {
+        Self {
+            levels: vec![Slots::default(); window + 1],
+            placed: Vec::new(),
+        }
+    }
+
+    fn window(&self) -> usize {
+        self.levels.len() - 1
+    }
+
+    /// The load of this slot is now this; `None` if it gets no offer.
+    pub(super) fn place(&mut self, slot: Slot, load: Option<Load>) {
+        if self.placed.len() <= slot.0 {
+            self.placed.resize(slot.0 + 1, None);
+        }
+        let level = match load {
+            None => None,
+            Some(Load::Unanswered(offers)) => (offers < self.window()).then_some(offers),
+            Some(Load::Suspended) => Some(self.window()),
+        };
+        let before = std::mem::replace(&mut self.placed[slot.0], level);
+        if before != level {
+            if let Some(before) = before {
+                self.levels[before].remove(slot);
+            }
+            if let Some(level) = level {
+                self.levels[level].insert(slot);
+            }
+        }
+    }
+
+    /// How many offers these could get.
+    pub(super) fn room(&self, holders: &Slots) -> usize {
+        let room = |(level, slots): (usize, &Slots)| slots.count_both(holders) * (self.window() - level).max(1);
+        self.levels.iter().enumerate().map(room).sum()
+    }
+
+    /// The next of these who has room and `may`. `turn` is where the search begins among equals, and moves behind the chosen.
+    ///
+    /// Node's order is "least recently ready" (`free` in lib/internal/cluster/round_robin_handle.js), which for idle workers is
+    /// the same: 1 2 3 4 1 2 3 4.
+    pub(super) fn next(&self, holders: &Slots, turn: &mut usize, may: impl Fn(Slot) -> bool) -> Option<Slot> {
+        let next = self.levels.iter().find_map(|level| {
+            let behind = level.first_in_both(holders, *turn, &may);
+            behind.or_else(|| level.first_in_both(holders, 0, &may))
+        })?;
+        *turn = next.0 + 1;
+        Some(next)
     }
 }
 
@@ -55,62 +155,89 @@ impl Turn {
 mod tests {
     use super::*;
 
-    fn idle(_: usize) -> Option<Load> {
-        Some(Load::IDLE)
+    /// Workers with these loads, all of them holders.
+    fn workers(window: usize, loads: &[Option<Load>]) -> (Ready, Slots) {
+        let (mut ready, mut holders) = (Ready::new(window), Slots::default());
+        for (at, load) in loads.iter().enumerate() {
+            ready.place(Slot(at), *load);
+            holders.insert(Slot(at));
+        }
+        (ready, holders)
     }
 
-    fn busy(unanswered: [usize; 3]) -> impl Fn(usize) -> Option<Load> {
-        move |at| {
-            Some(Load {
-                doubtful: false,
-                unanswered: unanswered[at],
-            })
-        }
+    fn order(ready: &Ready, holders: &Slots, turn: &mut usize, count: usize) -> Vec<usize> {
+        (0..count)
+            .filter_map(|_| ready.next(holders, turn, |_| true))
+            .map(|slot| slot.0)
+            .collect()
     }
+
+    const IDLE: Option<Load> = Some(Load::Unanswered(0));
 
     #[test]
     fn idle_workers_take_strict_turns() {
-        let mut turn = Turn::default();
-        let order: Vec<_> = (0..8).filter_map(|_| turn.next(4, idle)).collect();
-        assert_eq!(order, [0, 1, 2, 3, 0, 1, 2, 3]);
+        let (ready, holders) = workers(4, &[IDLE; 4]);
+        assert_eq!(order(&ready, &holders, &mut 0, 8), [0, 1, 2, 3, 0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn two_hundred_workers_take_strict_turns_too() {
+        let (ready, holders) = workers(1, &[IDLE; 200]);
+        let expected: Vec<_> = (0..200).chain(0..200).collect();
+        assert_eq!(order(&ready, &holders, &mut 0, 400), expected);
     }
 
     #[test]
     fn the_least_busy_comes_before_the_next_in_turn() {
-        let mut turn = Turn::default();
-        assert_eq!(turn.next(3, busy([2, 3, 1])), Some(2));
+        let loads = [2, 3, 1].map(|offers| Some(Load::Unanswered(offers)));
+        let (mut ready, holders) = workers(4, &loads);
+        let mut turn = 0;
+        assert_eq!(order(&ready, &holders, &mut turn, 1), [2]);
+        ready.place(Slot(2), Some(Load::Unanswered(2)));
         assert_eq!(
-            turn.next(3, busy([2, 2, 2])),
-            Some(0),
+            order(&ready, &holders, &mut turn, 2),
+            [0, 2],
             "the turn goes on behind the last chosen"
         );
     }
 
     #[test]
-    fn a_doubtful_worker_is_the_last_resort() {
-        let mut turn = Turn::default();
-        let load = |at| {
-            Some(Load {
-                doubtful: at == 0,
-                unanswered: [0, 3][at],
-            })
-        };
-        assert_eq!(turn.next(2, load), Some(1));
-        assert_eq!(turn.next(1, load), Some(0));
+    fn a_suspended_worker_is_the_last_resort() {
+        let (mut ready, holders) = workers(4, &[Some(Load::Suspended), Some(Load::Unanswered(3))]);
+        assert_eq!(order(&ready, &holders, &mut 0, 1), [1]);
+        ready.place(Slot(1), Some(Load::Unanswered(4)));
+        assert_eq!(order(&ready, &holders, &mut 0, 1), [0]);
     }
 
     #[test]
     fn nobody_with_room_is_nobody() {
-        assert_eq!(Turn::default().next(3, |_| None), None);
-        assert_eq!(Turn::default().next(0, idle), None);
+        let (ready, holders) = workers(2, &[None, Some(Load::Unanswered(2))]);
+        assert_eq!(ready.next(&holders, &mut 0, |_| true), None);
+        assert_eq!(ready.next(&Slots::default(), &mut 0, |_| true), None);
     }
 
     #[test]
-    fn one_who_leaves_costs_nobody_a_turn() {
-        let mut turn = Turn::default();
-        turn.next(4, idle);
-        turn.next(4, idle);
-        turn.removed(0);
-        assert_eq!(turn.next(3, idle), Some(1), "the third of four is the second of three");
+    fn who_may_not_is_passed_over() {
+        let (ready, holders) = workers(2, &[IDLE, IDLE, Some(Load::Unanswered(1))]);
+        assert_eq!(ready.next(&holders, &mut 0, |slot| slot.0 == 2), Some(Slot(2)));
+        assert_eq!(ready.next(&holders, &mut 2, |slot| slot.0 == 1), Some(Slot(1)));
+    }
+
+    #[test]
+    fn the_room_is_what_all_may_get_together() {
+        let loads = [
+            IDLE,
+            Some(Load::Unanswered(3)),
+            Some(Load::Unanswered(4)),
+            Some(Load::Suspended),
+            None,
+        ];
+        let (ready, mut holders) = workers(4, &loads);
+        assert_eq!(ready.room(&holders), 4 + 1 + 1);
+        assert!(holders.remove(Slot(0)));
+        assert!(!holders.remove(Slot(0)));
+        assert_eq!(ready.room(&holders), 2);
+        let held: Vec<_> = holders.iter().map(|slot| slot.0).collect();
+        assert_eq!(held, [1, 2, 3, 4]);
     }
 }

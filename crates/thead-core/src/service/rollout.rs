@@ -69,19 +69,25 @@ impl Service {
 
     /// Takes the next step of a reload, or of what waits for its end; false if there is none.
     pub(super) fn proceed(&mut self, now: Instant) -> bool {
-        if let Some(rollout) = &self.rollout {
-            let generation = rollout.generation;
-            let took = now.saturating_duration_since(rollout.asked);
-            if self.rolling_out().is_some() {
+        if let Some(Rollout {
+            generation,
+            asked,
+            stage,
+        }) = &self.rollout
+        {
+            let (generation, asked) = (*generation, *asked);
+            let took = now.saturating_duration_since(asked);
+            if matches!(stage, Stage::Replacing { .. }) {
                 if !self.seats.iter().all(|seat| self.holds(seat, generation)) {
                     return self.fill(generation);
                 }
+                self.rollout = Some(Rollout {
+                    generation,
+                    asked,
+                    stage: Stage::Settling,
+                });
                 self.generation = generation;
                 self.budget.refill();
-                self.rollout = self.rollout.take().map(|rollout| Rollout {
-                    stage: Stage::Settling,
-                    ..rollout
-                });
                 self.emit(Event::ReloadServing { generation, took });
                 return true;
             }

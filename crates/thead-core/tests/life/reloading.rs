@@ -81,6 +81,35 @@ fn a_reload_is_done_when_nobody_of_the_old_generation_is_left() {
 }
 
 #[test]
+fn an_old_worker_that_cannot_be_killed_does_not_hold_a_reload_up() {
+    let undead = Program {
+        drain: OnDrain::Ignores,
+        term: None,
+        kill: None,
+        ..Program::healthy()
+    };
+    let mut world = World::settled(Config::default(), move |_| undead.clone());
+    reload(&mut world);
+    let took = world.seen(|event| match event {
+        Event::ReloadDone { took, .. } => Some(*took),
+        _ => None,
+    });
+    assert!(matches!(took[..], [(_, took)] if took == ms(1051) + s(45)), "{took:?}");
+}
+
+#[test]
+fn the_steps_of_a_reload_do_not_grow_with_the_number_of_siblings() {
+    let mut world = healthy(100);
+    reload(&mut world);
+    assert_eq!(world.ready().len(), 100);
+    assert!(
+        world.steps < 1024 * 12,
+        "steps do not grow with the number of siblings: {}",
+        world.steps
+    );
+}
+
+#[test]
 fn a_generation_that_is_broken_in_whatever_way_never_replaces_the_old_one() {
     let broken = [
         Program {

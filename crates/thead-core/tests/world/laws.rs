@@ -298,7 +298,7 @@ impl Laws {
                 assert_eq!(seq, receiver.next_seq, "numbers count up per worker");
                 receiver.next_seq += 1;
                 match &message.message {
-                    ToWorker::NewConn { key } => self.saw_offer(now, *worker, seq, key, *handle),
+                    ToWorker::NewConn { key, .. } => self.saw_offer(now, *worker, seq, key, *handle),
                     ToWorker::RoundRobin { ack, key, .. } => {
                         assert_eq!(*handle, Handle::None);
                         self.saw_listener(*worker, *ack, key, None);
@@ -453,32 +453,55 @@ impl Laws {
 
     /// What holds between steps.
     pub(crate) fn check(&self, primary: &Primary) {
-        assert_eq!(primary.waiting(), self.waiting(), "every connection is at one place");
+        // Who could take a connection of each listener, with the number of its offers.
+        let mut candidates = BTreeMap::<ListenerId, Vec<(WorkerId, usize)>>::new();
+        for (id, worker) in self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.open && !worker.leaves())
+        {
+            for listener in worker.keys.values() {
+                candidates
+                    .entry(*listener)
+                    .or_default()
+                    .push((*id, worker.offers.len()));
+            }
+        }
+        let candidates = |listener| candidates.get(&listener).map_or(&[][..], |candidates| candidates);
+        let mut waiting = BTreeMap::<Option<ListenerId>, usize>::new();
         for (id, conn) in &self.conns {
             assert_ne!(conn.place, Place::Taken, "{id} was taken and is kept");
-            if let (Place::Waiting, Some(listener)) = (conn.place, conn.listener) {
-                let mut able = self.candidates(listener).filter(|(_, worker)| worker.offers.is_empty());
-                let idle = able.find(|(worker, _)| !conn.tried.contains_key(worker));
+            if conn.place == Place::Waiting {
+                *waiting.entry(conn.listener).or_default() += 1;
+                let mut able = conn.listener.map_or(&[][..], candidates).iter();
+                let idle = able.find(|(worker, offers)| *offers == 0 && !conn.tried.contains_key(worker));
                 assert!(idle.is_none(), "{id} waits while {idle:?} is idle");
             }
         }
+        assert_eq!(
+            primary.waiting(),
+            waiting.values().sum::<usize>(),
+            "every connection is at one place"
+        );
         // A thousand listeners are as good as the newest of them.
         for (id, listener) in self.listeners.iter().rev().take(50) {
             let may_accept = primary.may_accept(*id);
-            let room = |worker: &Worker| self.config.window - worker.offers.len();
-            let room: usize = self.candidates(*id).map(|(_, worker)| room(worker)).sum();
+            if listener.shared {
+                assert_eq!(may_accept, 0, "{id} is the workers' to accept");
+                continue;
+            }
+            let room = candidates(*id)
+                .iter()
+                .map(|(_, offers)| self.config.window - offers)
+                .sum();
             assert!(may_accept <= room, "{id} may accept {may_accept} for {room}");
-            let waits = |conn: &&Conn| conn.place == Place::Waiting && conn.listener.is_none_or(|own| own == *id);
-            let waiting = self.conns.values().filter(waits).count();
-            let idle = self
-                .candidates(*id)
-                .filter(|(_, worker)| worker.offers.is_empty())
-                .count();
-            assert!(
-                listener.shared || may_accept + waiting >= idle,
-                "{id} may accept less than is idle"
-            );
-            assert!(!listener.shared || may_accept == 0, "{id} is the workers' to accept");
+            let idle = candidates(*id).iter().filter(|(_, offers)| *offers == 0).count();
+            // Those whose listener we do not know may be waiting here.
+            let waiting: usize = [None, Some(*id)]
+                .iter()
+                .filter_map(|listener| waiting.get(listener))
+                .sum();
+            assert!(may_accept + waiting >= idle, "{id} may accept less than is idle");
         }
     }
 

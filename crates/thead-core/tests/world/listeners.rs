@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 use thead_core::cluster::{
     Action, BindSpec, Config, Event, Handle, Host as BindHost, Input, LeaveBy, ListenAddress, LocalAddress, MAX_KEYS,
-    MAX_LISTENERS,
+    MAX_LISTENERS, MAX_TWINS,
 };
 use thead_core::id::ListenerId;
 use thead_wire::cluster::{AddressType, FromWorker, Query, Sockname, ToWorker};
@@ -661,7 +661,17 @@ fn one_worker_has_a_limited_number_of_listeners() {
     }
     assert_eq!(refusals(&host.ask(W1, &tcp(60_000))), [-24]);
     host.close(W1, last);
-    assert_eq!(bind(&host.ask(W1, &tcp(60_000))).is_some(), true);
+    assert!(bind(&host.ask(W1, &tcp(60_000))).is_some());
+}
+
+#[test]
+fn one_worker_has_a_limited_number_of_listeners_on_one_address() {
+    let mut host = Host::new(Config::default());
+    host.join(W1);
+    for _ in 0..MAX_TWINS {
+        host.listen_at(W1, &udp(53), ip("127.0.0.1:53"));
+    }
+    assert_eq!(refusals(&host.ask(W1, &udp(53))), [-24]);
 }
 
 #[test]

@@ -385,7 +385,7 @@ impl Machine {
                     process.asked.remove(&ack);
                     assert!(errno < 0, "Node throws");
                 }
-                ToWorker::NewConn { key } => {
+                ToWorker::NewConn { key, .. } => {
                     let Handle::Conn(conn) = handle else {
                         panic!("Node throws")
                     };
@@ -439,7 +439,7 @@ impl Machine {
                 self.run(worker, 100);
                 self.read(worker);
             }
-            self.pass(ms(10));
+            self.pass(ms(50));
             let quiet = |process: &Process| {
                 process.inbox.is_empty() && process.outbox.is_empty() && (!process.drains || process.serving.is_empty())
             };

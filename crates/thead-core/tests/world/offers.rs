@@ -161,6 +161,43 @@ fn a_worker_that_comes_is_asked_at_once_about_what_all_others_rejected() {
 }
 
 #[test]
+fn one_that_came_since_is_asked_before_those_who_rejected_are_asked_again() {
+    let mut host = Host::new(Config {
+        window: 1,
+        ..Config::default()
+    });
+    let listener = host.workers(1);
+    let (conn, _) = host.accept(listener);
+    host.answer(W1, conn, false);
+    host.join(W2);
+    let other = host.listen(W2, 81);
+    let (busy, _) = host.accept(other);
+    host.listen(W2, 80);
+    assert_eq!(offers(&host.pass(ms(40))), [], "it has no room, but it will");
+    assert_eq!(offers(&host.answer(W2, busy, true)), [(W2, conn)]);
+}
+
+#[test]
+fn a_worker_whose_offers_were_taken_back_has_room_for_what_waits_elsewhere() {
+    let mut host = Host::new(Config {
+        window: 1,
+        ..Config::default()
+    });
+    let listener = host.workers(2);
+    let alone = host.listen(W1, 81);
+    let (late, _) = host.accept(listener);
+    let (second, _) = host.accept(listener);
+    let (waits, _) = host.accept(alone);
+    host.answer(W2, second, true);
+    assert_eq!(host.pass(ms(50)), [Action::Reclaim { worker: W1 }]);
+    let actions = host.input(Input::Reclaimed {
+        worker: W1,
+        conns: vec![late],
+    });
+    assert_eq!(offers(&actions), [(W2, late), (W1, waits)]);
+}
+
+#[test]
 fn the_last_worker_closing_with_an_offer_in_hand_loses_neither_it_nor_those_behind() {
     let mut host = Host::new(Config {
         window: 1,

@@ -34,7 +34,10 @@ impl Envelope<ToWorker> {
         }
         let message = match fields.text("act", usize::MAX)? {
             Some("newconn") => match fields.text("key", MAX_KEY)? {
-                Some(key) => ToWorker::NewConn { key: key.into() },
+                Some(key) => ToWorker::NewConn {
+                    key: key.into(),
+                    idle: fields.flag("idle")?.unwrap_or(false),
+                },
                 None => return Err(fields.wrong("key", "a string")),
             },
             Some("disconnect") => ToWorker::Disconnect,
@@ -86,9 +89,12 @@ impl Envelope<ToWorker> {
                 to.number("ack", *ack);
                 to.null("data");
             }
-            ToWorker::NewConn { key } => {
+            ToWorker::NewConn { key, idle } => {
                 to.text("act", "newconn");
                 to.text("key", key);
+                if *idle {
+                    to.flag("idle", true);
+                }
             }
             ToWorker::Disconnect => to.text("act", "disconnect"),
             ToWorker::Ack { ack } => to.number("ack", *ack),
@@ -111,7 +117,10 @@ fn new_conn(body: &[u8]) -> Option<Envelope<ToWorker>> {
     let (seq, rest) = field::leading_number(rest[end..].strip_prefix(br#"","seq":"#)?)?;
     (rest == b"}").then(|| Envelope {
         seq: Some(seq),
-        message: ToWorker::NewConn { key: key.into() },
+        message: ToWorker::NewConn {
+            key: key.into(),
+            idle: false,
+        },
     })
 }
 

@@ -1,6 +1,6 @@
 //! Making documents.
 
-use std::{collections::HashMap, mem};
+use std::{collections::BTreeMap, mem};
 
 use bytes::Bytes;
 
@@ -11,6 +11,8 @@ use super::{
 };
 
 /// A value that a [`Builder`] knows. It may be used as often as wanted: an object is then shared, as in JavaScript.
+///
+/// Numbers are made by `from`; whole ones beyond 2^53 are rounded, as in JavaScript.
 #[derive(Debug, Clone, Copy)]
 pub struct Item(pub(super) Slot);
 
@@ -76,7 +78,7 @@ pub struct Builder {
     pub(super) nodes: Vec<Node>,
     pub(super) blobs: Vec<Bytes>,
     /// The reserved items, and what they turned out to be.
-    reserved: HashMap<usize, Option<Slot>>,
+    reserved: BTreeMap<usize, Option<Slot>>,
 }
 
 impl Builder {
@@ -325,7 +327,7 @@ impl Builder {
     pub(super) fn settle(&mut self, start: usize) -> (usize, u32) {
         let pairs = self.slots[start..].as_chunks_mut().0;
         if order(&self.text, pairs).is_err() {
-            let mut last: HashMap<String, usize> = HashMap::new();
+            let mut last: BTreeMap<String, usize> = BTreeMap::new();
             let mut kept: Vec<[Slot; 2]> = Vec::new();
             for &mut [key, value] in pairs {
                 let name = match key {
@@ -372,7 +374,7 @@ impl Document {
             slots: self.slots,
             nodes: self.nodes,
             blobs: self.blobs,
-            reserved: HashMap::new(),
+            reserved: BTreeMap::new(),
         };
         (builder, Item(self.root))
     }

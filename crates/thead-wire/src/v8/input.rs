@@ -2,13 +2,11 @@
 
 use std::{ops::Range, str};
 
-use bytes::Bytes;
-
 use super::{error::ReadErrorKind as Fault, text::Form, value::Slot};
 
 /// A payload, and how far it is read.
 pub(super) struct Input<'a> {
-    pub(super) bytes: &'a Bytes,
+    pub(super) bytes: &'a [u8],
     pub(super) version: u32,
     pub(super) at: usize,
     /// Where the value began that is being read.
@@ -26,7 +24,9 @@ impl Input<'_> {
     /// Whether the next tag is that one, which is then consumed.
     pub(super) fn ends(&mut self, tag: u8) -> Result<bool, Fault> {
         self.skip_padding();
-        let next = *self.bytes.get(self.at).ok_or(Fault::Truncated { missing: 1 })?;
+        let Some(&next) = self.bytes.get(self.at) else {
+            return Err(Fault::Truncated { missing: 1 });
+        };
         if next == tag {
             self.mark = self.at;
             self.at += 1;
@@ -41,7 +41,9 @@ impl Input<'_> {
     }
 
     pub(super) fn byte(&mut self) -> Result<u8, Fault> {
-        let byte = *self.bytes.get(self.at).ok_or(Fault::Truncated { missing: 1 })?;
+        let Some(&byte) = self.bytes.get(self.at) else {
+            return Err(Fault::Truncated { missing: 1 });
+        };
         self.at += 1;
         Ok(byte)
     }
@@ -82,6 +84,11 @@ impl Input<'_> {
     }
 
     pub(super) fn varint(&mut self) -> Result<u32, Fault> {
+        // Most are one byte.
+        if let Some(&byte @ ..0x80) = self.bytes.get(self.at) {
+            self.at += 1;
+            return Ok(byte.into());
+        }
         Ok(self.varint_of(32)? as u32)
     }
 

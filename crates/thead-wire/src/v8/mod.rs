@@ -1,6 +1,6 @@
 //! V8's value format, as Node's `advanced` channels carry it.
 //!
-//! [`read`] turns the payload of one frame (what follows its four length bytes) into a [`Document`], [`write`] does the
+//! [`read()`] turns the payload of one frame (what follows its four length bytes) into a [`Document`], [`write()`] does the
 //! opposite. Framing is not done here.
 //!
 //! JavaScript values are a graph: two properties may hold the same object, and an object may hold itself. So a
@@ -52,8 +52,8 @@ pub use write::{WriteError, write, write_into};
 
 /// What a document may cost.
 ///
-/// Reading takes at most about 150 bytes of memory per byte of payload (an array of nothing but boxed booleans), in
-/// ordinary messages far less. Where that is too much, limit the values: each takes at most about 150 bytes.
+/// Reading takes at most 100 bytes of memory for each byte of payload (an array of nothing but boxed booleans), for
+/// ordinary messages some 10. Where that is too much, limit the values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {

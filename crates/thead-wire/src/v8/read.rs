@@ -25,6 +25,7 @@ use super::{
 /// If the payload is not one value in V8's format, versions 13 to 16, or nested deeper than `limits` allow.
 pub fn read(payload: &Bytes, limits: &Limits) -> Result<Document, ReadError> {
     let mut reader = Reader {
+        payload,
         input: Input {
             bytes: payload,
             version: 0,
@@ -53,6 +54,8 @@ pub fn read(payload: &Bytes, limits: &Limits) -> Result<Document, ReadError> {
 
 /// Whether bytes begin as Bun's do: a packet of its `advanced` channel, or what its `v8.serialize` gives. No payload of
 /// V8's format and no frame that holds one begins so.
+///
+/// Who reads frames may ask before the first four bytes are taken for a length: of Bun's that would be 16 MiB.
 pub fn is_javascript_core(bytes: &[u8]) -> bool {
     // The format's version, so far 14, leads each value; a packet has a type and the length of its body before it, and
     // the first packet is a version alone.
@@ -65,6 +68,7 @@ pub fn is_javascript_core(bytes: &[u8]) -> bool {
 const OPEN_HOST: Node = Node::Host { start: usize::MAX };
 
 struct Reader<'a> {
+    payload: &'a Bytes,
     input: Input<'a>,
     limits: &'a Limits,
     /// How many values may still come.
@@ -539,7 +543,7 @@ impl Reader<'_> {
 
     fn blob(&mut self, len: u64) -> Result<usize, Fault> {
         let range = self.input.take(len)?;
-        self.blobs.push(self.input.bytes.slice(range));
+        self.blobs.push(self.payload.slice(range));
         Ok(self.blobs.len() - 1)
     }
 }

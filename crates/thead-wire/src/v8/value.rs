@@ -229,7 +229,7 @@ pub enum Kind<'a> {
         /// What stands behind them.
         flags: RegExpFlags,
     },
-    /// An array without holes.
+    /// An array without holes. It may have come as one that could have some: so Node sends on an array that it received.
     Array(Array<'a>),
     /// An array with holes.
     SparseArray(SparseArray<'a>),

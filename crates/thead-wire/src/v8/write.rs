@@ -16,7 +16,8 @@ use super::{
 ///
 /// See [`write_into`].
 pub fn write(document: &Document) -> Result<Bytes, WriteError> {
-    let mut out = BytesMut::with_capacity(128);
+    // What was read is about as long again; what was built has its strings and a few bytes for each value.
+    let mut out = BytesMut::with_capacity(document.text.len() + 4 * document.slots.len() + 16);
     write_into(document, &Limits::default(), &mut out)?;
     Ok(out.freeze())
 }
@@ -44,7 +45,7 @@ pub fn write_into(document: &Document, limits: &Limits, out: &mut BytesMut) -> R
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// Its peer would have to nest as deep.
+    /// A peer may refuse what is nested so deep, or run out of stack.
     #[error("objects are nested deeper than {limit}")]
     TooDeep {
         /// What [`Limits::depth`] allows.
@@ -287,6 +288,10 @@ impl Writer<'_> {
     }
 
     fn tagged(&mut self, tag: u8, number: u32) {
+        // Most numbers are one byte.
+        if number < 0x80 {
+            return self.out.put_slice(&[tag, number as u8]);
+        }
         self.out.put_u8(tag);
         self.varint(number);
     }

@@ -4,27 +4,29 @@ use std::thread;
 
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
-use thead_wire::v8::{Document, JsonError, Limits, ReadErrorKind, WriteError, read, write, write_into};
+use thead_wire::v8::{Document, JsonError, Limits, ReadError, ReadErrorKind, WriteError, read, write, write_into};
 
 use crate::kit::{document, hex, payloads, read_default};
 
 /// Reads, and if that succeeds, everything else that can be done with a document.
 fn exercise(payload: &Bytes) {
-    let document = match read_default(payload) {
-        Ok(document) => document,
-        Err(error) => {
-            assert!(error.offset() <= payload.len(), "{error}");
-            return assert!(error.to_string().len() < 400, "{error}");
-        }
-    };
+    if let Err(error) = exercise_quietly(payload) {
+        assert!(error.to_string().len() < 400, "{error}");
+    }
+}
+
+/// The same without a text for each error, which takes longer than all else.
+fn exercise_quietly(payload: &Bytes) -> Result<(), ReadError> {
+    let document = read_default(payload).inspect_err(|error| assert!(error.offset() <= payload.len()))?;
     let written = match write(&document) {
         // Version 16 has sizes that 15 has not.
-        Err(WriteError::TooLarge) => return,
+        Err(WriteError::TooLarge) => return Ok(()),
         written => written.unwrap(),
     };
     let again = read_default(&written).unwrap();
     assert!(again == document, "{} was written as {}", hex(payload), hex(&written));
     assert_eq!(write(&again).unwrap(), written, "{}", hex(payload));
+    Ok(())
 }
 
 #[test]
@@ -36,12 +38,13 @@ fn every_truncation_of_every_frame_is_answered() {
 
 #[test]
 fn every_change_of_one_byte_of_every_frame_is_answered() {
-    for payload in payloads() {
+    // Of Bun's, no byte but the first is looked at.
+    for payload in payloads().iter().filter(|payload| payload.starts_with(b"\xff")) {
         let mut bytes = payload.to_vec();
         for at in 2..bytes.len() {
             for _ in 0..256 {
                 bytes[at] = bytes[at].wrapping_add(1);
-                exercise(&Bytes::copy_from_slice(&bytes));
+                drop(exercise_quietly(&Bytes::copy_from_slice(&bytes)));
             }
         }
     }

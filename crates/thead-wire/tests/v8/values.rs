@@ -278,6 +278,15 @@ fn an_array_with_holes_is_sparse_and_one_without_is_not() {
     assert_eq!(dense.get("foo").unwrap().as_bool(), Some(true));
 }
 
+/// Node decides by how it holds an array, and what it received it holds as if there were holes. Bytes of Node 20.
+#[test]
+fn an_array_that_node_sends_on_is_an_array() {
+    let sent_on = read_hex("ff0f61034900490249022201784904610249003049025f400202400303");
+    assert_eq!(sent_on.root().as_array().unwrap().len(), 3);
+    assert!(sent_on == read_hex("ff0f410349022201784102305f240002240003"));
+    assert!(read_hex("ff0f6100400000").root().as_array().unwrap().is_empty());
+}
+
 #[test]
 fn a_shared_object_is_one_and_a_cycle_ends() {
     let mut b = Builder::new();

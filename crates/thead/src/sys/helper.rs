@@ -201,3 +201,37 @@ fn stage_number(stage: Stage) -> i32 {
         _ => 2,
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    /// This test program's `main` is the harness's, which does not know of the helper.
+    #[test]
+    fn a_program_that_cannot_help_is_told_so() {
+        let error = request(&Credentials::default(), None, 3).unwrap_err();
+        assert_eq!((error.stage(), error.code()), (Stage::Helper, "ENOSYS"));
+        assert_eq!(
+            error.to_string(),
+            "become another user: `run_if_asked` was not called at the start of `main`"
+        );
+    }
+
+    #[test]
+    fn a_request_is_understood_or_refused() {
+        let whole = Request {
+            report: 4,
+            parent: 9,
+            death_signal: 15,
+            uid: Some(1),
+            gid: None,
+            groups: vec![7, 8],
+        };
+        assert_eq!(Request::parse("4,9,15,1,-,7:8"), Some(whole));
+        assert!(Request::parse("4,9,0,-,-,").unwrap().groups.is_empty());
+        for nonsense in ["", "4,9,0,-,-", "2,9,0,-,-,", "4,9,0,-5,-,", "4,9,0,-,-,x"] {
+            assert_eq!(Request::parse(nonsense), None, "{nonsense:?}");
+        }
+    }
+}

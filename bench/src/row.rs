@@ -1,0 +1,7 @@
+//! One module for each thing that is measured.
+
+pub(crate) mod handles;
+pub(crate) mod messages;
+pub(crate) mod preload;
+pub(crate) mod servers;
+pub(crate) mod spawn;
