@@ -93,6 +93,7 @@ impl Primary {
         let config = Config {
             window: config.window.clamp(1, MAX_WINDOW),
             late: sane(config.late),
+            stuck: sane(config.stuck),
             retry: sane(config.retry),
             answer: sane(config.answer),
             linger: sane(config.linger),

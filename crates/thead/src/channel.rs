@@ -360,6 +360,9 @@ pub enum Fault {
     /// The peer did not acknowledge a handle in time.
     #[error("a handle was not acknowledged within {0:?}: the peer does not run, or does not speak the handle protocol")]
     NoAck(Duration),
+    /// A worker did not say in time whether it takes a connection that was offered to it.
+    #[error("an offered connection was neither taken nor refused within {0:?}")]
+    NoAnswer(Duration),
     /// The peer does not read what it is sent.
     #[error("the peer does not read: {queued} bytes wait for it")]
     Unread {

@@ -140,6 +140,7 @@ struct Worker {
 pub struct Primary {
     machine: thead_core::cluster::Primary,
     scheduling: Scheduling,
+    stuck: Duration,
     workers: HashMap<WorkerId, Worker>,
     listeners: Listeners,
     /// Accepted and not surely taken: whoever dies meanwhile, the connection lives.
@@ -163,6 +164,7 @@ impl Primary {
         let (sink, reports) = mpsc::unbounded_channel();
         Self {
             scheduling: config.scheduling,
+            stuck: config.stuck,
             machine: thead_core::cluster::Primary::new(config),
             workers: HashMap::new(),
             listeners: Listeners::default(),
@@ -514,6 +516,11 @@ impl Primary {
                     self.send_drain(worker, true, lame_duck);
                 }
                 Action::Reclaim { worker } => self.reclaim(worker),
+                Action::Expel { worker } => {
+                    if let Some(channel) = self.channel(worker) {
+                        channel.abort(Some(Fault::NoAnswer(self.stuck)));
+                    }
+                }
                 Action::Release { conn } => drop(self.conns.remove(&conn)),
                 Action::Emit(event) => self.emit(event),
             }

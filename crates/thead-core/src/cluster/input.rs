@@ -19,6 +19,10 @@ pub struct Config {
     /// After how long an unanswered offer makes its worker doubtful and worth a [`Action::Reclaim`], at least 1 ms. Default
     /// 50 ms.
     pub late: Duration,
+    /// How long a worker may have an offer without answering it, before it is given up ([`Action::Expel`]). It has said that it
+    /// got the connection, or it cannot be taken back from it, so its client waits. Default 120 s: it may be stopped in a
+    /// debugger.
+    pub stuck: Duration,
     /// How long a connection that all workers rejected waits before they are asked again, at least 1 ms. Default 20 ms.
     pub retry: Duration,
     /// How long a worker that was told to leave may take to answer its last offers before it is told regardless. Default 1 s.
@@ -38,6 +42,7 @@ impl Default for Config {
             scheduling: Scheduling::RoundRobin,
             window: 4,
             late: Duration::from_millis(50),
+            stuck: Duration::from_secs(120),
             retry: Duration::from_millis(20),
             answer: Duration::from_secs(1),
             linger: Duration::from_secs(30),
@@ -175,6 +180,12 @@ pub enum Action {
     /// possible, do nothing: the offers stay the worker's until it answers or ends.
     Reclaim {
         /// From whom.
+        worker: WorkerId,
+    },
+    /// End this worker's channel: it does not answer, and what it was offered goes to others when it is [`Input::Gone`]. Comes
+    /// again until then.
+    Expel {
+        /// Whose.
         worker: WorkerId,
     },
     /// Close our copy of this connection: a worker took it, or nobody ever can. Its number does not come again.

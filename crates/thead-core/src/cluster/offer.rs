@@ -239,7 +239,8 @@ impl Primary {
         }
     }
 
-    /// A worker whose oldest offer is late is doubted; if another could have one of its late offers, they are asked back.
+    /// A worker whose oldest offer is late is doubted; if another could have one of its late offers, they are asked back. One
+    /// that is late beyond all patience is given up.
     pub(super) fn look_for_late(&mut self, now: Instant, worker: WorkerId) {
         let late = self.config.late;
         let Some(member) = self.members.get(worker) else { return };
@@ -257,7 +258,13 @@ impl Primary {
                 is_other && other.doubt.is_none() && other.offers.len() < self.config.window
             })
         });
-        if another_has_room {
+        let is_stuck = member
+            .offers
+            .front()
+            .is_some_and(|offer| offer.since + self.config.stuck <= now);
+        if is_stuck {
+            self.actions.push_back(Action::Expel { worker });
+        } else if another_has_room {
             self.actions.push_back(Action::Reclaim { worker });
         }
         self.members.update(worker, |member| {

@@ -338,6 +338,10 @@ impl Laws {
                 assert!(again, "{id} was just asked");
                 worker.reclaimed = Some(now);
             }
+            Action::Expel { worker: id } => {
+                let oldest = self.workers[id].offers.values().map(|(_, since)| *since).min().unwrap();
+                assert!(oldest + self.config.stuck <= now, "{id} is not stuck");
+            }
             Action::Release { conn: id } => {
                 let closing = |listener: ListenerId| self.closed.contains(&listener);
                 let full = self.waiting() > self.config.max_waiting;

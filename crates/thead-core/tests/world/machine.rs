@@ -83,6 +83,7 @@ pub(crate) struct Machine {
     kernel: BTreeMap<ListenerId, Bound>,
     binding: Vec<(ListenerId, BindSpec)>,
     reclaiming: Vec<(WorkerId, Vec<ConnId>)>,
+    expelled: Vec<WorkerId>,
     /// Where each connection came in, and who took it.
     origin: BTreeMap<ConnId, LocalAddress>,
     takers: BTreeMap<ConnId, WorkerId>,
@@ -99,6 +100,7 @@ impl Machine {
             kernel: BTreeMap::new(),
             binding: Vec::new(),
             reclaiming: Vec::new(),
+            expelled: Vec::new(),
             origin: BTreeMap::new(),
             takers: BTreeMap::new(),
             next_worker: 0,
@@ -144,11 +146,15 @@ impl Machine {
                     });
                     self.reclaiming.push((worker, back));
                 }
+                Action::Expel { worker } => self.expelled.push(worker),
                 Action::Release { .. } | Action::Emit(_) => {}
             }
         }
         while let Some((worker, conns)) = self.reclaiming.pop() {
             self.input(Input::Reclaimed { worker, conns });
+        }
+        while let Some(worker) = self.expelled.pop() {
+            self.kill(worker);
         }
     }
 

@@ -279,6 +279,17 @@ fn a_worker_is_asked_to_give_back_once_per_lateness() {
 }
 
 #[test]
+fn a_worker_that_never_answers_is_given_up_and_what_it_had_goes_to_another() {
+    let mut host = Host::new(Config::default());
+    let listener = host.workers(2);
+    let (first, _) = host.accept(listener);
+    let expelled = |actions: &[Action]| actions.contains(&Action::Expel { worker: W1 });
+    assert!(!expelled(&host.pass(ms(119_000))), "it may be stopped in a debugger");
+    assert!(expelled(&host.pass(ms(1_050))));
+    assert_eq!(offers(&host.gone(W1)), [(W2, first)]);
+}
+
+#[test]
 fn a_hanging_worker_delays_ever_fewer_connections() {
     let mut host = Host::new(Config::default());
     let listener = host.workers(2);

@@ -48,6 +48,7 @@ fn some_config(dice: &mut Dice) -> Config {
         },
         window: usize::try_from(1 + dice.roll(5)).unwrap(),
         late: upto(dice, 100),
+        stuck: upto(dice, 2_000),
         retry: upto(dice, 50),
         answer: upto(dice, 500),
         linger: upto(dice, 1_000),
