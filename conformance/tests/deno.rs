@@ -18,7 +18,7 @@ fn cannot_udp_belongs_to_one_worker() {
         .end();
     assert!(end.all("listening").is_empty(), "it never asks");
     assert!(
-        end.only("failed").json["last_lines"].to_string().contains("in use"),
+        end.only("failed").json["last_lines"].to_string().contains("EADDRINUSE"),
         "{end:#?}"
     );
 }
