@@ -1,0 +1,82 @@
+//! Deno 2.9.6: a cluster worker like Node's (the other files test it beside Node), with these exceptions.
+//! See `docs/compatibility.md`.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::net::TcpStream;
+
+use conformance::client::{self, Answer};
+use conformance::{Run, Runtime};
+use serde_json::Value;
+
+#[test]
+fn cannot_udp_belongs_to_one_worker() {
+    let run = Run::program(Runtime::Deno, "dgram.js").env("PORT", client::free_port());
+    let end = run
+        .option("--ready-timeout", "2s")
+        .option("--restart-backoff", "1ms..1ms")
+        .end();
+    assert!(end.all("listening").is_empty(), "it never asks");
+    assert!(
+        end.only("failed").json["last_lines"].to_string().contains("EADDRINUSE"),
+        "{end:#?}"
+    );
+}
+
+#[test]
+fn cannot_accept_from_a_shared_tcp_listener() {
+    let mut thead = Run::program(Runtime::Deno, "http.js")
+        .option("--schedule", "shared")
+        .start();
+    let port = thead.ready(2);
+    TcpStream::connect(client::local(port)).unwrap_err();
+    thead.stop();
+}
+
+#[test]
+fn cannot_share_a_unix_socket_without_round_robin() {
+    let run = Run::program(Runtime::Deno, "http.js")
+        .env("SOCKET", "./socket")
+        .option("--schedule", "shared");
+    let end = run.end();
+    assert_eq!(end.code, Some(1));
+}
+
+#[test]
+fn unix_sockets_are_served_in_turn() {
+    let mut thead = Run::program(Runtime::Deno, "http.js").env("SOCKET", "./socket").start();
+    thead.ready(2);
+    let socket = thead.dir().join("socket");
+    let answers: Vec<_> = (0..4).map(|_| client::try_get_unix(&socket, "/").unwrap()).collect();
+    assert_eq!(answers.iter().map(Answer::pid).collect::<BTreeSet<_>>().len(), 2);
+    thead.stop_cleanly();
+}
+
+#[test]
+fn cannot_resume_tls_sessions_of_another_worker() {
+    let mut thead = Run::program(Runtime::Deno, "https.js").start();
+    let port = thead.ready(2);
+    let said = client::script("https.js", &[port.to_string(), "5".into()]);
+    let answers: Vec<Value> = said["answers"].as_array().unwrap().clone();
+    for answer in &answers[1..] {
+        assert_eq!(
+            answer["resumed"],
+            answer["worker"] == answers[0]["worker"],
+            "{answers:?}"
+        );
+    }
+    thead.stop_cleanly();
+}
+
+#[test]
+fn cannot_say_ipv6_only() {
+    let text = "
+        const server = require('node:net').createServer((socket) => socket.end());
+        const options = { port: Number(process.env.PORT), host: '::', ipv6Only: true };
+        server.listen(options, () => process.send(server.address()));
+    ";
+    let mut thead = Run::script(Runtime::Deno, text).start();
+    let port = thead.ready(2);
+    TcpStream::connect(client::local(port)).unwrap();
+    thead.stop_cleanly();
+}
