@@ -72,7 +72,7 @@ fn trial_of(mut options: Options, ends: bool) -> Record {
                 loop {
                     let event = tokio::select! {
                         event = service.next() => event.unwrap(),
-                        Some(()) = async { Some(load.as_ref()?.reach(goal).await) }, if !stopping => {
+                        Some(_) = async { Some(load.as_ref()?.reach(goal).await) }, if !stopping => {
                             load.as_mut().unwrap().stop(&mut service).await;
                             stopping = true;
                             operator.stop();
@@ -154,12 +154,9 @@ impl Load {
         }
     }
 
-    async fn reach(&self, goal: usize) {
-        self.served
-            .subscribe()
-            .wait_for(|served| *served >= goal)
-            .await
-            .unwrap();
+    async fn reach(&self, goal: usize) -> usize {
+        let mut served = self.served.subscribe();
+        *served.wait_for(|served| *served >= goal).await.unwrap()
     }
 
     /// Lets each client finish what it began.
@@ -304,7 +301,9 @@ fn a_flood_of_large_messages_stops_nobody() {
 /// Among them are those of its offers, which it has not read: nothing says any more that they can be taken back.
 #[test]
 fn a_flood_of_acknowledgements_stops_nobody() {
-    is_ended("floods with acknowledgements", |fault| matches!(fault, Fault::NoAnswer(_)));
+    is_ended("floods with acknowledgements", |fault| {
+        matches!(fault, Fault::NoAnswer(_))
+    });
 }
 
 #[test]
