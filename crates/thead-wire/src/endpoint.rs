@@ -364,6 +364,7 @@ impl<H> Endpoint<H> {
         if let Some((id, sent)) = self.in_flight.pop_front() {
             self.events.push_back(Event::Acked(id, sent.handle));
             self.release_held();
+            self.close_if_done();
         }
     }
 
@@ -382,6 +383,7 @@ impl<H> Endpoint<H> {
             self.append_handle(id, sent);
         }
         self.release_held();
+        self.close_if_done();
     }
 
     fn front_is_unwritten(&self) -> bool {

@@ -252,6 +252,25 @@ fn disconnect_waits_for_what_is_unwritten_and_unacknowledged() {
 }
 
 #[test]
+fn disconnect_with_nothing_left_but_an_acknowledgement_closes_when_that_comes() {
+    for (answers, handle_is_lost) in [(&[ACK][..], false), (&[NACK; 4], true)] {
+        let mut end = end(Dialect::Careful);
+        let id = end.send_handle(b"1", HandleKind::Native, None, 7).unwrap();
+        end.disconnect();
+        for answer in answers {
+            written(&mut end);
+            end.receive(answer, []).unwrap();
+        }
+        let fate = if handle_is_lost {
+            Event::Lost(id, 7)
+        } else {
+            Event::Acked(id, 7)
+        };
+        assert_eq!(events(&mut end), [fate, Event::Closed { unsent: 0 }]);
+    }
+}
+
+#[test]
 fn small_messages_are_joined_into_one_write() {
     let mut end = end(Dialect::Careful);
     for _ in 0..1_000 {

@@ -141,6 +141,9 @@ fn misbehave(mut channel: Channel, what: &str, listener: Option<&Listener>) -> i
         "stops reading its end" => {
             rustix::net::shutdown(&channel.socket, rustix::net::Shutdown::Read)?;
             channel.say("\"shut\"")?;
+            loop {
+                std::thread::park();
+            }
         }
         "dies in the middle of a frame" => {
             channel.write(b"{\"cmd\":\"NODE_CLU", &[])?;

@@ -93,6 +93,8 @@ impl Tail {
                 }
                 source.pipe.readable().await?;
                 source.read_ready()?;
+                // A worker that prints without end to nobody must not have this thread alone.
+                tokio::task::consume_budget().await;
             }
         })
     }

@@ -3,4 +3,5 @@
 
 mod hostile;
 mod kit;
+mod life;
 mod siblings;

@@ -41,7 +41,8 @@ fn options(what: &str) -> Options {
     options.life.instances = 3;
     options.life.restart.backoff.first = Duration::from_millis(20);
     options.life.stop.timeout = Duration::from_millis(300);
-    options.life.stop.drain = Duration::from_secs(5);
+    options.life.stop.drain = Duration::from_secs(1);
+    options.cluster.stuck = Duration::from_secs(1);
     options
 }
 
@@ -71,7 +72,7 @@ fn trial_of(mut options: Options, ends: bool) -> Record {
                 loop {
                     let event = tokio::select! {
                         event = service.next() => event.unwrap(),
-                        Some(()) = async { Some(load.as_ref()?.reach(goal).await) }, if !stopping => {
+                        Some(_) = async { Some(load.as_ref()?.reach(goal).await) }, if !stopping => {
                             load.as_mut().unwrap().stop(&mut service).await;
                             stopping = true;
                             operator.stop();
@@ -153,12 +154,9 @@ impl Load {
         }
     }
 
-    async fn reach(&self, goal: usize) {
-        self.served
-            .subscribe()
-            .wait_for(|served| *served >= goal)
-            .await
-            .unwrap();
+    async fn reach(&self, goal: usize) -> usize {
+        let mut served = self.served.subscribe();
+        *served.wait_for(|served| *served >= goal).await.unwrap()
     }
 
     /// Lets each client finish what it began.
@@ -300,9 +298,17 @@ fn a_flood_of_large_messages_stops_nobody() {
     trial("floods with large messages", false);
 }
 
+/// Among them are those of its offers, which it has not read: nothing says any more that they can be taken back.
 #[test]
 fn a_flood_of_acknowledgements_stops_nobody() {
-    trial("floods with acknowledgements", false);
+    is_ended("floods with acknowledgements", |fault| {
+        matches!(fault, Fault::NoAnswer(_))
+    });
+}
+
+#[test]
+fn connections_that_a_worker_takes_without_a_word_go_to_another_when_it_is_given_up() {
+    is_ended("reads and answers nothing", |fault| matches!(fault, Fault::NoAnswer(_)));
 }
 
 #[test]
