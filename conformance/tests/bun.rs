@@ -177,3 +177,17 @@ fn a_program_that_handles_sigterm_finishes_its_requests() {
     let end = thead.wait();
     assert_eq!(end.code, Some(0));
 }
+
+#[test]
+fn a_reload_brings_new_workers_first() {
+    let port = client::free_port();
+    let run = Run::program(Runtime::Bun, "http.js")
+        .env("PORT", port)
+        .option("--soak", "0");
+    let mut thead = run.start();
+    thead.ready(2);
+    thead.signal(Signal::HUP);
+    thead.next("reload_done");
+    assert!((0..10).all(|_| client::get(port, "/").worker() > 2));
+    thead.stop();
+}

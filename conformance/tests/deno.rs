@@ -7,6 +7,7 @@ use std::net::TcpStream;
 
 use conformance::client::{self, Answer};
 use conformance::{Run, Runtime};
+use rustix::process::Signal;
 use serde_json::Value;
 
 #[test]
@@ -79,4 +80,17 @@ fn cannot_say_ipv6_only() {
     let port = thead.ready(2);
     TcpStream::connect(client::local(port)).unwrap();
     thead.stop_cleanly();
+}
+
+#[test]
+fn a_reload_lets_requests_finish() {
+    let mut thead = Run::program(Runtime::Deno, "http.js").option("--soak", "0").start();
+    let port = thead.ready(2);
+    let begun = [client::begin(port, 1500), client::begin(port, 1500)];
+    thead.signal(Signal::HUP);
+    thead.next("reload_done");
+    assert!(begun.into_iter().all(client::Begun::finishes));
+    assert!((0..4).all(|_| client::get(port, "/").worker() > 2));
+    let end = thead.stop_cleanly();
+    assert_eq!(end.all("exited").len(), 4);
 }
