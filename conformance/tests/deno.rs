@@ -18,10 +18,15 @@ fn cannot_udp_belongs_to_one_worker() {
         .option("--restart-backoff", "1ms..1ms")
         .end();
     assert!(end.all("listening").is_empty(), "it never asks");
+    let mut died = end
+        .all("exited")
+        .into_iter()
+        .filter(|said| said.json["expected"] == false);
     assert!(
-        end.only("failed").json["last_lines"].to_string().contains("EADDRINUSE"),
+        died.any(|said| said.json["last_lines"].to_string().contains("EADDRINUSE")),
         "{end:#?}"
     );
+    assert_eq!(end.code, Some(1));
 }
 
 #[test]
