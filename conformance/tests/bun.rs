@@ -177,3 +177,58 @@ fn a_program_that_handles_sigterm_finishes_its_requests() {
     let end = thead.wait();
     assert_eq!(end.code, Some(0));
 }
+
+#[test]
+fn a_reload_brings_new_workers_first() {
+    let port = client::free_port();
+    let run = Run::program(Runtime::Bun, "http.js")
+        .env("PORT", port)
+        .option("--soak", "0");
+    let mut thead = run.start();
+    thead.ready(2);
+    thead.signal(Signal::HUP);
+    thead.next("reload_done");
+    assert!((0..10).all(|_| client::get(port, "/").worker() > 2));
+    thead.stop();
+}
+
+#[test]
+fn however_a_worker_leaves_another_takes_its_place() {
+    let text = "
+        const cluster = require('node:cluster');
+        const ways = {
+            '/disconnect': () => cluster.worker.disconnect(),
+            '/kill': () => cluster.worker.kill(),
+            '/process-disconnect': () => process.disconnect(),
+            '/exit': () => process.exit(7),
+            '/throw': () => { throw new Error('asked to throw') },
+        };
+        const server = require('node:http').createServer((req, res) => {
+            res.setHeader('x-worker', cluster.worker.id);
+            const leave = ways[req.url];
+            if (leave) setTimeout(leave, 50);
+            res.end('hello');
+        });
+        server.listen(Number(process.env.PORT), '127.0.0.1');
+    ";
+    let port = client::free_port();
+    let run = Run::script(Runtime::Bun, text)
+        .env("PORT", port)
+        .option("--restart-backoff", "10ms..10ms");
+    let mut thead = run.start();
+    thead.ready(2);
+    // After its disconnect the server goes on without a channel, and is ended for that.
+    for (path, code) in [
+        ("/disconnect", None),
+        ("/process-disconnect", Some(0)),
+        ("/kill", Some(0)),
+        ("/exit", Some(7)),
+        ("/throw", Some(1)),
+    ] {
+        let worker = client::get(port, path).worker();
+        let exited = thead.wait_for("exited", |said| said.number("worker") == worker);
+        assert_eq!(exited.json["code"].as_u64(), code, "{path}: {}", exited.json);
+        thead.wait_for("ready", |said| said.number("worker") > worker);
+    }
+    thead.stop();
+}

@@ -3,10 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use conformance::client::{self, Answer};
 use conformance::{Run, Runtime};
+use rustix::process::Signal;
 use serde_json::Value;
 
 #[test]
@@ -17,10 +20,15 @@ fn cannot_udp_belongs_to_one_worker() {
         .option("--restart-backoff", "1ms..1ms")
         .end();
     assert!(end.all("listening").is_empty(), "it never asks");
+    let mut died = end
+        .all("exited")
+        .into_iter()
+        .filter(|said| said.json["expected"] == false);
     assert!(
-        end.only("failed").json["last_lines"].to_string().contains("EADDRINUSE"),
+        died.any(|said| said.json["last_lines"].to_string().contains("EADDRINUSE")),
         "{end:#?}"
     );
+    assert_eq!(end.code, Some(1));
 }
 
 #[test]
@@ -29,7 +37,10 @@ fn cannot_accept_from_a_shared_tcp_listener() {
         .option("--schedule", "shared")
         .start();
     let port = thead.ready(2);
-    TcpStream::connect(client::local(port)).unwrap_err();
+    let mut waits = TcpStream::connect(client::local(port)).unwrap();
+    waits.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    waits.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    waits.read_exact(&mut [0]).unwrap_err();
     thead.stop();
 }
 
@@ -79,4 +90,17 @@ fn cannot_say_ipv6_only() {
     let port = thead.ready(2);
     TcpStream::connect(client::local(port)).unwrap();
     thead.stop_cleanly();
+}
+
+#[test]
+fn a_reload_lets_requests_finish() {
+    let mut thead = Run::program(Runtime::Deno, "http.js").option("--soak", "0").start();
+    let port = thead.ready(2);
+    let begun = [client::begin(port, 1500), client::begin(port, 1500)];
+    thead.signal(Signal::HUP);
+    thead.next("reload_done");
+    assert!(begun.into_iter().all(client::Begun::finishes));
+    assert!((0..4).all(|_| client::get(port, "/").worker() > 2));
+    let end = thead.stop_cleanly();
+    assert_eq!(end.all("exited").len(), 4);
 }

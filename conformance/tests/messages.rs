@@ -450,12 +450,12 @@ fn trap_11_a_gated_worker_listens_and_gets_nothing_until_it_is_opened(runtime: R
 
 fn thousands_of_messages_arrive_in_order(runtime: Runtime) {
     let text = "
-        const lines = 3000;
+        const lines = 1500;
         for (let n = 0; n < lines; n++) process.send({ n, pid: process.pid });
     ";
     let mut thead = Run::script(runtime, text).start();
     let mut next: BTreeMap<u64, u64> = BTreeMap::new();
-    for _ in 0..6000 {
+    for _ in 0..3000 {
         let message = thead.next("message").json["message"].clone();
         let expected = next.entry(message["pid"].as_u64().unwrap()).or_default();
         assert_eq!(message["n"], *expected);

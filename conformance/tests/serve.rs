@@ -111,6 +111,44 @@ fn tcp(runtime: Runtime) {
     thead.stop_cleanly();
 }
 
+const TYPESCRIPT: &str = "
+    import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+    const answer = (req: IncomingMessage, res: ServerResponse): void => { res.end('typed'); };
+    createServer(answer).listen(Number(process.env.PORT), '127.0.0.1');
+";
+
+fn typed(runtime: Runtime) -> (u16, Run) {
+    let port = client::free_port();
+    let run = Run::words(["./server.ts"])
+        .file("server.ts", TYPESCRIPT)
+        .file("package.json", r#"{ "type": "module" }"#);
+    (
+        port,
+        run.option("--runtime", runtime.path().display())
+            .workers(2)
+            .env("PORT", port),
+    )
+}
+
+fn typescript(runtime: Runtime) {
+    let (port, run) = typed(runtime);
+    let mut thead = run.start();
+    thead.ready(2);
+    assert_eq!(client::get(port, "/").body, "typed");
+    thead.stop();
+}
+
+fn cannot_run_typescript_before_node_22(runtime: Runtime) {
+    let (_, run) = typed(runtime);
+    let end = run.end();
+    assert_eq!(end.code, Some(1));
+    assert!(
+        end.only("failed").json["last_lines"]
+            .to_string()
+            .contains("ERR_UNKNOWN_FILE_EXTENSION")
+    );
+}
+
 /// Sequential requests until `count` of them in a row were answered so fast that no worker can have become doubtful.
 fn quick_run(port: u16, count: usize) -> Vec<u64> {
     // An offer unanswered for 50 ms costs a worker its turn: on a busy machine that is no fault.
@@ -171,3 +209,5 @@ on!(nodes_and_deno: http, http_from_an_ecmascript_module, express, fastify, http
 on!(nodes_and_deno: round_robin_is_strictly_in_turn);
 on!(nodes: shared_workers_accept_from_one_socket);
 on!([node22 Node22]: the_policy_can_come_from_nodes_own_variable);
+on!([node22 Node22, node24 Node24, node26 Node26, bun Bun, deno Deno]: typescript);
+on!([node18 Node18, node20 Node20]: cannot_run_typescript_before_node_22);
