@@ -4,4 +4,5 @@
 mod hostile;
 mod kit;
 mod life;
+mod node;
 mod siblings;
