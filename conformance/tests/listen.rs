@@ -354,7 +354,8 @@ fn requests_on_both_ports_of_one_program_take_their_own_turns(runtime: Runtime) 
         thead.next("listening");
     }
     for port in ports {
-        let answers: Vec<_> = (0..2).map(|_| client::get(port, "/")).collect();
+        // Strict turns are `serve`'s matter; here a worker that a busy machine starves may be passed over.
+        let answers: Vec<_> = (0..10).map(|_| client::get(port, "/")).collect();
         assert!(answers.iter().all(|answer| answer.body == port.to_string()));
         assert_eq!(answers.iter().map(Answer::pid).collect::<BTreeSet<_>>().len(), 2);
     }
