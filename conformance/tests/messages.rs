@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use conformance::{PATIENCE, Run, Runtime, client, on, programs};
+use conformance::{PATIENCE, Process, Run, Runtime, client, on, programs};
 use serde_json::{Value, json};
 use thead::cluster::{Config, Primary, PrimaryEvent};
 use thead::core::id::WorkerId;
@@ -159,6 +159,12 @@ fn command(runtime: Runtime, program: &str) -> Command {
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.unwrap().block_on(test);
+    // nextest gives each test a process, so that every child is this test's.
+    if std::env::var_os("NEXTEST").is_some() {
+        let ours = |process: &Process| process.parent == std::process::id();
+        let left: Vec<_> = Process::all().into_iter().filter(ours).collect();
+        assert!(left.is_empty(), "processes are left: {left:#?}");
+    }
 }
 
 fn messages_go_both_ways(runtime: Runtime) {
