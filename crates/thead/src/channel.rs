@@ -5,20 +5,20 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use thead_wire::endpoint::{Config, Endpoint, Event, HandleId, ProtocolError};
+use thead_wire::endpoint::{Endpoint, HandleId, ProtocolError};
 use thead_wire::message::BadMessage;
 use thead_wire::{HandleKind, Serialization, json, v8};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::sys;
-
 pub use thead_wire::endpoint::{ReceivedHandle, SendError};
+
+mod port;
+
+pub(crate) use port::Port;
 
 /// A descriptor on its way between processes. Clones are the same descriptor; it closes with the last of them.
 #[derive(Clone, Debug)]
@@ -322,34 +322,6 @@ impl Channel {
     }
 }
 
-/// The socket of a channel and its endpoint: reads, writes, and says what happened. Belongs to one task.
-#[derive(Debug)]
-pub(crate) struct Port {
-    shared: Arc<Shared>,
-    serialization: Serialization,
-    /// `None` once the channel has ended.
-    socket: Option<AsyncFd<Arc<OwnedFd>>>,
-    buffer: BytesMut,
-    handles: Vec<OwnedFd>,
-    want_write: bool,
-    /// The last turn ended before all was read.
-    more: bool,
-    /// Writing is tried again then, though the socket may be writable.
-    retry: Option<Instant>,
-    patience: Duration,
-    /// What the peer owes, and when it is given up.
-    owed: Option<(Owed, Instant)>,
-}
-
-/// What a peer can be waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owed {
-    /// That it acknowledges this handle.
-    Ack(HandleId),
-    /// That it reads, so that a channel that is to end can end.
-    Reading { queued: usize },
-}
-
 /// Why a channel was ended by this side.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -374,262 +346,9 @@ pub enum Fault {
     Truncated,
 }
 
-/// Reads of one turn, before others get theirs. One read brings one descriptor at most of a peer that keeps the protocol.
-const READS_PER_TURN: usize = 16;
-/// Bytes of one turn: what one read may bring. Thousands of small messages fit in; they take milliseconds.
-const BYTES_PER_TURN: usize = 64 << 10;
-/// When Deno is looked at again, whether it has read what was written.
-const ALONE: Duration = Duration::from_millis(1);
-/// When a write is repeated that the kernel had no resources for.
-const SHORTAGE: Duration = Duration::from_millis(10);
-
-impl Port {
-    /// Takes the parent's (or the child's) end of a channel. Must be called within a Tokio runtime.
-    ///
-    /// `patience`: how long a handle may stay unacknowledged, and how long the peer may read nothing when the channel is
-    /// to end.
-    pub(crate) fn new(socket: OwnedFd, config: Config, patience: Duration) -> io::Result<(Self, Channel)> {
-        let shared = Arc::new(Shared {
-            endpoint: Mutex::new(Endpoint::new(config)),
-            fault: Mutex::new(None),
-            wake: Notify::new(),
-            room: Notify::new(),
-        });
-        let port = Self {
-            shared: shared.clone(),
-            serialization: config.serialization,
-            socket: Some(sys::reactor::register(
-                Arc::new(socket),
-                Interest::READABLE | Interest::WRITABLE,
-            )?),
-            buffer: BytesMut::new(),
-            handles: Vec::new(),
-            want_write: false,
-            more: false,
-            retry: None,
-            patience,
-            owed: None,
-        };
-        Ok((port, Channel { shared }))
-    }
-
-    /// The next thing that happened.
-    pub(crate) fn poll_event(&self) -> Option<Event<Handle>> {
-        self.shared.endpoint().poll_event()
-    }
-
-    /// Why this side ended the channel, if it did.
-    pub(crate) fn take_fault(&self) -> Option<Fault> {
-        self.shared.fault().take()
-    }
-
-    /// Whether nothing can come any more. Events may still wait.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.socket.is_none()
-    }
-
-    pub(crate) fn channel(&self) -> Channel {
-        Channel {
-            shared: self.shared.clone(),
-        }
-    }
-
-    pub(crate) fn serialization(&self) -> Serialization {
-        self.serialization
-    }
-
-    /// Waits until something can be done, and does it: writes what waits, and reads if `may_read`. Afterwards
-    /// [`poll_event`](Self::poll_event) has what happened. Never returns once the channel has ended.
-    ///
-    /// # Cancel safety
-    /// Loses nothing.
-    pub(crate) async fn turn(&mut self, may_read: bool) {
-        if std::mem::take(&mut self.more) {
-            // Nothing else here gives way to other tasks while the peer writes without end.
-            tokio::task::yield_now().await;
-        }
-        self.flush();
-        let Some(socket) = &self.socket else {
-            return std::future::pending().await;
-        };
-        // Unbiased: a peer that writes without end must neither stop our writing nor the clock.
-        tokio::select! {
-            ready = socket.readable(), if may_read => match ready {
-                Ok(mut guard) => {
-                    let (shared, socket) = (&self.shared, guard.get_inner());
-                    match read(shared, socket, &mut self.buffer, &mut self.handles, BYTES_PER_TURN) {
-                        Ok(Got { empty: true, .. }) => guard.clear_ready(),
-                        Ok(_) => self.more = true,
-                        Err(Ended) => {}
-                    }
-                }
-                Err(_) => self.shared.end(None),
-            },
-            ready = socket.writable(), if self.want_write => match ready {
-                Ok(mut guard) => { guard.clear_ready(); self.want_write = false; }
-                Err(_) => self.shared.end(None),
-            },
-            () = self.shared.wake.notified() => {}
-            () = until(self.retry) => {}
-            () = until(self.owed.map(|(_, deadline)| deadline)) => {
-                self.shared.end(self.owed.map(|(owed, _)| match owed {
-                    Owed::Ack(_) => Fault::NoAck(self.patience),
-                    Owed::Reading { queued } => Fault::Unread { queued },
-                }));
-            }
-        }
-        self.flush();
-    }
-
-    /// Reads what is there now, and the end of the file if it has come. For a peer that will write no more: what others
-    /// that hold its end write meanwhile is not waited for.
-    pub(crate) fn drain(&mut self) {
-        let Some(socket) = &self.socket else { return };
-        // One more than there is, to meet the end.
-        let mut left = sys::message::waiting(socket.get_ref()) + 1;
-        while left > 0 {
-            match read(
-                &self.shared,
-                socket.get_ref(),
-                &mut self.buffer,
-                &mut self.handles,
-                left,
-            ) {
-                Ok(Got { empty: true, .. }) | Err(Ended) => break,
-                Ok(Got { bytes, .. }) => left = left.saturating_sub(bytes),
-            }
-        }
-        self.close_if_ended();
-    }
-
-    /// Writes until nothing waits or the socket is full.
-    fn flush(&mut self) {
-        let Some(socket) = &self.socket else { return };
-        let mut endpoint = self.shared.endpoint();
-        let (mut wrote, mut gone) = (false, false);
-        self.retry = None;
-        while !self.want_write {
-            let Some(transmit) = endpoint.poll_transmit() else {
-                break;
-            };
-            if transmit.alone && sys::message::unread(socket.as_fd()) > 0 {
-                // Deno loses a handle that shares a read with an earlier message.
-                self.retry = Some(Instant::now() + ALONE);
-                break;
-            }
-            match sys::message::send(
-                socket.as_fd(),
-                transmit.bytes,
-                transmit.handle.map(AsFd::as_fd).as_slice(),
-            ) {
-                Ok(n) => {
-                    endpoint.transmitted(n);
-                    wrote = true;
-                }
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => self.want_write = true,
-                    Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => {
-                        gone = true;
-                        break;
-                    }
-                    // Too many descriptors under way (ETOOMANYREFS), no memory.
-                    _ => {
-                        self.retry = Some(Instant::now() + SHORTAGE);
-                        break;
-                    }
-                },
-            }
-        }
-        let closing = !endpoint.is_open() && !endpoint.is_closed();
-        let owed = endpoint.oldest_in_flight().map(Owed::Ack);
-        let owed = owed.or_else(|| {
-            closing.then(|| Owed::Reading {
-                queued: endpoint.queued(),
-            })
-        });
-        self.owed = owed.map(|owed| match self.owed {
-            Some((same, deadline)) if same == owed => (owed, deadline),
-            _ => (owed, Instant::now() + self.patience),
-        });
-        drop(endpoint);
-        if wrote {
-            self.shared.room.notify_waiters();
-        }
-        if gone {
-            // The peer has closed its end. What it wrote before is still to be read.
-            self.drain();
-            self.shared.end(None);
-        }
-        self.close_if_ended();
-    }
-
-    fn close_if_ended(&mut self) {
-        if self.shared.endpoint().is_closed() {
-            self.socket = None;
-            self.owed = None;
-            self.shared.room.notify_waiters();
-        }
-    }
-}
-
 pub(crate) async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
-}
-
-/// What some reads brought.
-struct Got {
-    bytes: usize,
-    /// The socket has no more.
-    empty: bool,
-}
-
-/// The channel has ended.
-struct Ended;
-
-/// Reads a few times, at most about `most` bytes.
-fn read(
-    shared: &Shared,
-    socket: &OwnedFd,
-    buffer: &mut BytesMut,
-    handles: &mut Vec<OwnedFd>,
-    most: usize,
-) -> Result<Got, Ended> {
-    let mut bytes = 0;
-    for _ in 0..READS_PER_TURN {
-        buffer.clear();
-        let received = match sys::message::recv(socket, buffer, handles) {
-            Ok(received) if received.bytes > 0 => received,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Got { bytes, empty: true }),
-            // Nothing is the end; ECONNRESET is how the kernel says that the peer left something unread.
-            _ => {
-                shared.end(None);
-                return Err(Ended);
-            }
-        };
-        if received.truncated {
-            handles.clear();
-            shared.end(Some(Fault::Truncated));
-            return Err(Ended);
-        }
-        let with_handles = !handles.is_empty();
-        let whole = received.bytes == buffer.capacity();
-        let mut endpoint = shared.endpoint();
-        if let Err(error) = endpoint.receive(buffer, handles.drain(..).map(Handle::from)) {
-            *shared.fault() = Some(error.into());
-            return Err(Ended);
-        }
-        drop(endpoint);
-        bytes += received.bytes;
-        // A read stops behind a descriptor; any other that is short has emptied the socket.
-        if !with_handles && !whole {
-            return Ok(Got { bytes, empty: true });
-        }
-        if bytes >= most {
-            break;
-        }
-    }
-    Ok(Got { bytes, empty: false })
 }
