@@ -50,6 +50,13 @@ fn options(what: &str) -> Options {
     options
 }
 
+/// Three workers that serve.
+fn honest() -> Options {
+    let mut options = options("");
+    options.command = misbehave("worker");
+    options
+}
+
 /// Three workers serve, the first does `what`. Clients connect all the while, and each of them has to be answered. Over
 /// when enough of them were, after the culprit was replaced if it is to be.
 fn trial(what: &str, ends: bool) -> Record {
@@ -353,7 +360,7 @@ fn a_service_whose_workers_all_die_at_once_fails_and_frees_its_ports() {
 #[test]
 fn the_ports_of_a_service_are_free_when_it_is_over_though_it_is_not_dropped() {
     test(async || {
-        let mut service = Service::start(options("")).unwrap();
+        let mut service = Service::start(honest()).unwrap();
         let operator = service.operator();
         let mut port = 0;
         while let Some(event) = in_time("the end", service.next()).await {
@@ -385,7 +392,7 @@ fn without_descriptors_connections_wait_and_with_them_they_are_served() {
             },
         )
         .unwrap();
-        let mut service = Service::start(options("")).unwrap();
+        let mut service = Service::start(honest()).unwrap();
         let operator = service.operator();
         let mut listening = 0;
         let mut port = 0;
