@@ -1,10 +1,13 @@
 //! What a misbehaving child can do to its parent: lose its own channel, and nothing else.
 
-use thead::channel::Fault;
+use std::pin::pin;
+use std::task::Poll;
+
+use thead::channel::{Fault, SendError};
 use thead::wire::endpoint::ProtocolError;
 use thead::{ChildEvent, Serialization};
 
-use crate::kit::{forget_peak, history, in_time, misbehave, name, peak, test, until};
+use crate::kit::{forget_peak, history, in_time, misbehave, name, peak, state, test, until};
 
 const MIB: usize = 1 << 20;
 
@@ -86,5 +89,61 @@ fn a_few_descriptors_with_plain_messages_are_closed_with_the_channel() {
         }
         child.disconnect();
         assert_eq!(history(&mut child).await, ["disconnect", "exit 0", "close"]);
+    });
+}
+
+#[test]
+fn a_child_that_does_not_read_fills_its_queue_and_no_more() {
+    for (what, signal) in [("never reads", "signal 9"), ("stops", "signal 9")] {
+        test(async || {
+            let mut child = misbehave(what).spawn().unwrap();
+            let channel = child.channel().unwrap().clone();
+            let before = forget_peak();
+            let message = format!("\"{}\"", "x".repeat(1 << 20));
+            let mut sent = 0;
+            let refused = loop {
+                match channel.send_raw(message.as_bytes()) {
+                    Ok(()) => sent += 1,
+                    Err(error) => break error,
+                }
+                assert!(sent < 200, "200 MB were taken");
+                tokio::task::yield_now().await;
+            };
+            assert!(
+                matches!(refused, SendError::Full { limit, .. } if limit == 64 * MIB),
+                "{refused}"
+            );
+            let grown = peak().saturating_sub(before);
+            assert!(grown < 64 * MIB + 32 * MIB, "grown by {} MiB", grown / MIB);
+
+            // Who can wait is not refused, and hears of it when there is nothing left to wait for.
+            let mut waits = pin!(channel.post_message("more"));
+            let once = std::future::poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx).is_pending()));
+            assert!(once.await, "it waits");
+            child.kill(libc::SIGKILL).unwrap();
+            assert!(matches!(in_time("the end", waits).await, Err(SendError::Closed)));
+            let events = history(&mut child).await;
+            assert_eq!(events[events.len() - 3..], ["disconnect", signal, "close"]);
+        });
+    }
+}
+
+#[test]
+fn an_owner_that_takes_no_messages_keeps_few_of_them() {
+    test(async || {
+        let before = forget_peak();
+        let mut child = misbehave("floods with large messages").spawn().unwrap();
+        until(&mut child, "message").await;
+        // It has come to a stop when it sleeps, that is, waits for us to read, again and again.
+        let mut asleep = 0;
+        while asleep < 1_000 {
+            asleep = if state(&child) == 'S' { asleep + 1 } else { 0 };
+            tokio::task::yield_now().await;
+        }
+        // Of 8 MiB: one that waits for its owner, one that waits for room, and what the next would be.
+        let grown = peak().saturating_sub(before);
+        assert!(grown < 32 * MIB, "grown by {} MiB", grown / MIB);
+        child.kill(libc::SIGKILL).unwrap();
+        until(&mut child, "close").await;
     });
 }

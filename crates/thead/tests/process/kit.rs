@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use thead::sys::stat::ProcessStat;
 use thead::sys::{pidfd, spawn};
 use thead::{Child, ChildEvent, Command, ExitStatus, Serialization};
 
@@ -124,6 +125,13 @@ pub(crate) fn peak() -> usize {
 pub(crate) fn forget_peak() -> usize {
     fs::write("/proc/self/clear_refs", "5").unwrap();
     peak()
+}
+
+/// What the kernel says a child does: R, S, T, Z.
+pub(crate) fn state(child: &Child) -> char {
+    let pid = child.id().try_into().unwrap();
+    let stat = ProcessStat::open(pid).unwrap();
+    stat.sample().unwrap().state
 }
 
 /// What the next event is called, and what it says, in a few words.

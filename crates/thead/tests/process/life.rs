@@ -10,7 +10,7 @@ use thead::channel::{Handle, SendError};
 use thead::{ChildEvent, Command, ExitStatus, HandleKind, Serialization, Stdio};
 use tokio::io::AsyncReadExt;
 
-use crate::kit::{DEADLINE, children, history, in_time, misbehave, name, test, until};
+use crate::kit::{DEADLINE, children, history, in_time, misbehave, name, state, test, until};
 
 fn shell(script: &str) -> Command {
     Command::new("sh").args(["-c", script])
@@ -36,12 +36,8 @@ fn all_that_a_dead_child_had_written_is_heard() {
         // As much as the socket holds, and the child is gone before the parent reads any of it.
         let script = r#"i=0; while [ $i -lt 100 ]; do echo $i >&3; i=$((i+1)); done"#;
         let mut child = shell(script).channel(Serialization::Json).spawn().unwrap();
-        let pid = i32::try_from(child.id()).unwrap();
         let begun = Instant::now();
-        while thead::sys::stat::ProcessStat::open(pid)
-            .and_then(|stat| stat.sample())
-            .is_ok_and(|sample| sample.state != 'Z')
-        {
+        while state(&child) != 'Z' {
             assert!(begun.elapsed() < DEADLINE);
         }
         let messages = history(&mut child).await;

@@ -1,19 +1,23 @@
 //! What a misbehaving worker can do to its siblings and to the service: cost it a restart, and nothing else.
 
 use std::cell::Cell;
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thead::channel::Fault;
 use thead::core::id::WorkerId;
 use thead::core::service::{Event, Outcome};
-use thead::service::{Options, Service, ServiceEvent};
+use thead::service::{Options, Policy, Service, ServiceEvent};
 use thead::wire::endpoint::ProtocolError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, LocalSet};
+use tokio::task::{JoinHandle, JoinSet, LocalSet};
 
 use crate::kit::{forget_peak, in_time, misbehave, peak, test};
 
@@ -43,6 +47,13 @@ fn options(what: &str) -> Options {
     options.life.stop.timeout = Duration::from_millis(300);
     options.life.stop.drain = Duration::from_secs(1);
     options.cluster.stuck = Duration::from_secs(1);
+    options
+}
+
+/// Three workers that serve.
+fn honest() -> Options {
+    let mut options = options("");
+    options.command = misbehave("worker");
     options
 }
 
@@ -174,9 +185,10 @@ impl Load {
 }
 
 async fn request(port: u16) {
-    let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-        .await
-        .unwrap();
+    ask(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap()).await;
+}
+
+async fn ask(mut stream: TcpStream) {
     stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
@@ -323,4 +335,100 @@ fn a_flood_of_output_stops_nobody() {
     options.lines = Some(mpsc::channel(1).0);
     let record = trial_of(options, false);
     assert!(record.lines > 1_000, "{record:?}");
+}
+
+#[test]
+fn a_service_whose_workers_all_die_at_once_fails_and_frees_its_ports() {
+    test(async || {
+        let mut options = options("exits");
+        options.command = misbehave("dies with a connection in hand");
+        options.life.restart.policy = Policy::Always;
+        let mut service = Service::start(options).unwrap();
+        let (mut spawned, mut outcome) = (0, None);
+        while let Some(event) = in_time("the end", service.next()).await {
+            match event {
+                ServiceEvent::Life(Event::Spawned { .. }) => spawned += 1,
+                ServiceEvent::Finished(how) => outcome = Some(how),
+                _ => {}
+            }
+        }
+        assert!(matches!(outcome, Some(Outcome::Failed { .. })), "{outcome:?}");
+        assert!(spawned <= 5, "{spawned} starts to see that it is broken");
+    });
+}
+
+#[test]
+fn the_ports_of_a_service_are_free_when_it_is_over_though_it_is_not_dropped() {
+    test(async || {
+        let mut service = Service::start(honest()).unwrap();
+        let operator = service.operator();
+        let mut port = 0;
+        while let Some(event) = in_time("the end", service.next()).await {
+            if let ServiceEvent::Listening { address, .. } = event {
+                port = address.port.unwrap().try_into().unwrap();
+                operator.stop_now();
+            }
+        }
+        let refused = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
+        assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    });
+}
+
+/// Takes every descriptor that there is.
+fn take_all() -> Vec<OwnedFd> {
+    let file = File::open("/dev/null").unwrap();
+    std::iter::from_fn(|| rustix::io::fcntl_dupfd_cloexec(&file, 0).ok()).collect()
+}
+
+#[test]
+fn without_descriptors_connections_wait_and_with_them_they_are_served() {
+    test(async || {
+        let original = getrlimit(Resource::Nofile);
+        setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: Some(256),
+                ..original
+            },
+        )
+        .unwrap();
+        let mut service = Service::start(honest()).unwrap();
+        let operator = service.operator();
+        let mut listening = 0;
+        let mut port = 0;
+        while listening < 3 {
+            if let Some(ServiceEvent::Listening { address, .. }) = in_time("a listener", service.next()).await {
+                port = address.port.unwrap().try_into().unwrap();
+                listening += 1;
+            }
+        }
+        let sockets: Vec<_> = (0..20).map(|_| TcpSocket::new_v4().unwrap()).collect();
+        let taken = take_all();
+        assert!(taken.len() > 100);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let clients = sockets.into_iter().map(|socket| async move {
+            let stream = in_time("a connection", socket.connect(address)).await.unwrap();
+            in_time("an answer", ask(stream)).await;
+        });
+        let mut clients: JoinSet<()> = clients.collect();
+        // Accepting is tried, fails, rests and is tried again; the primary lives.
+        let mut some_rests = pin!(tokio::time::sleep(Duration::from_millis(150)));
+        loop {
+            tokio::select! {
+                event = service.next() => drop(event.unwrap()),
+                _ = clients.join_next() => panic!("somebody was served"),
+                () = &mut some_rests => break,
+            }
+        }
+        drop(taken);
+        while !clients.is_empty() {
+            tokio::select! {
+                event = service.next() => drop(event.unwrap()),
+                served = clients.join_next() => served.unwrap().unwrap(),
+            }
+        }
+        operator.stop_now();
+        while in_time("the end", service.next()).await.is_some() {}
+        setrlimit(Resource::Nofile, original).unwrap();
+    });
 }
