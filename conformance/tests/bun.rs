@@ -4,8 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{TcpStream, UdpSocket};
 
-use conformance::client::{self, Answer};
-use conformance::{PATIENCE, Run, Runtime, Thead};
+use conformance::{PATIENCE, Run, Runtime, Thead, client};
 use rustix::process::Signal;
 
 /// Two workers of an HTTP program on one port, which each of them binds by itself.
@@ -16,11 +15,9 @@ fn start(program: &str) -> (Thead, u16) {
     (thead, port)
 }
 
-/// The kernel spreads connections over both workers; among so many both get some.
+/// The kernel spreads connections over both workers.
 fn both_answer(thead: &mut Thead, port: u16) {
-    let answers: Vec<_> = (0..60).map(|_| client::get(port, "/")).collect();
-    assert!(answers.iter().all(|answer| answer.status == 200));
-    let pids: BTreeSet<_> = answers.iter().map(Answer::pid).collect();
+    let pids = client::until_all(2, || [client::get(port, "/").pid()]);
     assert_eq!(pids, (1..=2).map(|worker| thead.pid_of(worker)).collect());
 }
 
