@@ -376,8 +376,10 @@ fn the_ports_of_a_service_are_free_when_it_is_over_though_it_is_not_dropped() {
 
 /// Takes every descriptor that there is.
 fn take_all() -> Vec<OwnedFd> {
-    let file = File::open("/dev/null").unwrap();
-    std::iter::from_fn(|| rustix::io::fcntl_dupfd_cloexec(&file, 0).ok()).collect()
+    let file = OwnedFd::from(File::open("/dev/null").unwrap());
+    let mut taken: Vec<_> = std::iter::from_fn(|| file.try_clone().ok()).collect();
+    taken.push(file);
+    taken
 }
 
 #[test]
