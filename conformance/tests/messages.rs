@@ -138,6 +138,18 @@ impl Cluster {
         self.during(answer).await.unwrap()
     }
 
+    /// The processes that answer, two at most; see [`client::until_all`].
+    async fn answering(&mut self, port: u16) -> BTreeSet<u32> {
+        let mut pids = BTreeSet::new();
+        for _ in 0..100 {
+            pids.insert(self.get(port, "/").await.pid());
+            if pids.len() == 2 {
+                break;
+            }
+        }
+        pids
+    }
+
     /// A request, from another thread, while the primary works.
     async fn get(&mut self, port: u16, path: &'static str) -> client::Answer {
         let request = tokio::task::spawn_blocking(move || client::get(port, path));
@@ -221,10 +233,7 @@ fn an_advanced_worker_serves_like_any_other(runtime: Runtime) {
         let workers = [1, 2].map(|_| cluster.primary.fork(&command).unwrap());
         let port = cluster.listening().await;
         cluster.listening().await;
-        let mut pids = BTreeSet::new();
-        while pids.len() < 2 {
-            pids.insert(cluster.get(port, "/").await.pid());
-        }
+        assert_eq!(cluster.answering(port).await.len(), 2);
         for worker in workers {
             cluster.primary.disconnect(worker);
             assert_eq!(cluster.exit(worker).await, ExitStatus::Code(0));
@@ -416,10 +425,7 @@ fn trap_12_a_descriptor_of_the_primarys_is_known_by_its_number(runtime: Runtime)
                 })
                 .await;
         }
-        let mut pids = BTreeSet::new();
-        while pids.len() < 2 {
-            pids.insert(cluster.get(port, "/").await.pid());
-        }
+        assert_eq!(cluster.answering(port).await.len(), 2);
         for worker in workers {
             cluster.primary.disconnect(worker);
             assert_eq!(cluster.exit(worker).await, ExitStatus::Code(0));

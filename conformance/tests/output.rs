@@ -126,7 +126,8 @@ fn the_last_line_needs_no_newline(runtime: Runtime) {
 /// Messages enough to fill every pipe and queue, then a server.
 const BABBLES: &str = "
     for (let n = 0; n < 6000; n++) process.send({ n, text: 'x'.repeat(50) });
-    require('node:http').createServer((req, res) => res.end('hello')).listen(Number(process.env.PORT), '127.0.0.1');
+    const answer = (req, res) => res.setHeader('x-pid', process.pid).end('hello');
+    require('node:http').createServer(answer).listen(Number(process.env.PORT), '127.0.0.1');
 ";
 
 fn a_reader_that_does_not_read_stops_neither_serving_nor_stopping(runtime: Runtime) {
@@ -137,6 +138,36 @@ fn a_reader_that_does_not_read_stops_neither_serving_nor_stopping(runtime: Runti
         assert_eq!(client::get(port, "/").body, "hello");
     }
     thead.stop();
+}
+
+fn a_flood_of_messages_drowns_no_event(runtime: Runtime) {
+    let port = client::free_port();
+    let mut thead = Run::script(runtime, BABBLES)
+        .workers(1)
+        .env("PORT", port)
+        .unread()
+        .start();
+    eventually("it serves", || client::try_get(port, "/").ok());
+    let worker = client::get(port, "/").pid();
+    conformance::kill(worker, Signal::KILL);
+    eventually("another serves", || {
+        client::try_get(port, "/").ok().filter(|answer| answer.pid() != worker)
+    });
+    let mut stdout = thead.take_stdout();
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        stdout.read_to_string(&mut text).map(|_| text)
+    });
+    thead.stop();
+    let text = reader.join().unwrap().unwrap();
+    let said: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let count = |event: &str| said.iter().filter(|said| said["event"] == event).count();
+    assert_eq!(
+        (count("spawned"), count("ready"), count("exited"), count("exit")),
+        (2, 2, 2, 1)
+    );
+    let missed: u64 = said.iter().filter_map(|said| said["missed"].as_u64()).sum();
+    assert_eq!(count("message") as u64 + missed, 12_000, "what was dropped is counted");
 }
 
 fn a_reader_that_goes_away_stops_nothing(runtime: Runtime) {
@@ -205,6 +236,7 @@ on!([node22 Node22]:
     bytes_that_are_no_text_are_passed_on,
     the_last_line_needs_no_newline,
     a_reader_that_does_not_read_stops_neither_serving_nor_stopping,
+    a_flood_of_messages_drowns_no_event,
     a_reader_that_goes_away_stops_nothing,
     a_worker_that_prints_to_nobody_waits_and_goes_on,
     standard_input_of_workers_is_empty,

@@ -83,6 +83,8 @@ pub(crate) struct Reporter {
 
 /// Events that may wait for a slow reader. Further ones are counted and dropped.
 const ITEMS: usize = 4096;
+/// How many of them are kept for what happens to workers: what workers send may be a flood.
+const RESERVED: usize = 1024;
 /// How long the end waits for a reader that does not read, and how long for a worker that does not close its streams.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -118,7 +120,8 @@ impl Reporter {
             json.insert("missed".into(), missed.into());
         }
         let json = json.into();
-        if self.items.try_send(Item::Event { tone, text, json }).is_err() {
+        let flood = matches!(event, "message" | "bad_message") && self.items.capacity() <= RESERVED;
+        if flood || self.items.try_send(Item::Event { tone, text, json }).is_err() {
             self.dropped.fetch_add(missed + 1, Ordering::Relaxed);
         }
     }
