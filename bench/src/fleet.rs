@@ -1,7 +1,7 @@
 //! The servers, all at once and each on a port of its own. Those that are not loaded use no processor.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
@@ -128,11 +128,15 @@ impl Server {
             }
         };
         command.env("PORT", port.to_string()).env("READY", &ready);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let log = dir.path().join("log");
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log)?);
         let (process, pid) = match &daemon {
             Some(daemon) => {
                 if !command.status()?.success() {
-                    return Err("pm2 start failed".into());
+                    return Err(format!("pm2 start failed:\n{}", fs::read_to_string(&log)?).into());
                 }
                 (None, daemon.pid()?)
             }
@@ -154,7 +158,8 @@ impl Server {
         if process::until(PATIENCE, || listening() == candidate.processes()) {
             Ok(server)
         } else {
-            Err(format!("{} did not come up", candidate.name()).into())
+            let said = fs::read_to_string(&log)?;
+            Err(format!("{} did not come up:\n{said}", candidate.name()).into())
         }
     }
 }

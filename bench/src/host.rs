@@ -82,6 +82,15 @@ pub(crate) fn describe() -> String {
     )
 }
 
+/// How many processes wanted to run in the last minute, on average.
+pub(crate) fn load_average() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ')
+        .next()
+        .and_then(|first| first.parse().ok())
+        .unwrap_or(f64::NAN)
+}
+
 /// The version of a runtime, without its "v".
 pub(crate) fn version(runtime: &Path) -> Result<String, Failure> {
     let output = Command::new(runtime).arg("--version").output()?;

@@ -95,7 +95,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let extent = if arguments.quick { QUICK } else { FULL };
     host::install_peers()?;
 
-    let mut report = Report::default();
+    let mut report = Report::new();
     let result = measure(&wanted, extent, &mut report);
     let left = process::end_orphans();
     result?;

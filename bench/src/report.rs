@@ -162,12 +162,21 @@ impl Table {
 }
 
 /// All that was measured.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Report {
     tables: Vec<Table>,
+    /// The load average before it began.
+    load: f64,
 }
 
 impl Report {
+    pub(crate) fn new() -> Self {
+        Self {
+            tables: Vec::new(),
+            load: host::load_average(),
+        }
+    }
+
     pub(crate) fn add(&mut self, table: Table) {
         table.print();
         self.tables.push(table);
@@ -197,10 +206,11 @@ impl Report {
         writeln!(
             page,
             "\n## Where\n\n{}. Node.js {node} for every server, worker and peer unless a row says otherwise; PM2 {}; \
-             wrk with one thread and {} connections, on the same machine.\n\n{METHOD}",
+             wrk with one thread and {} connections, on the same machine. Load average when it began: {}.\n\n{METHOD}",
             host::describe(),
             pm2_version()?,
             load::CONNECTIONS,
+            number(self.load),
         )?;
         for table in &self.tables {
             writeln!(page, "\n## {}\n\n{}\n", table.title, table.how)?;

@@ -1,5 +1,6 @@
 //! Clients: HTTP/1.1 with one request a connection, and Node scripts for what needs more than a socket.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::census::PATIENCE;
+use crate::census::{PATIENCE, eventually};
 use crate::runtime::{Runtime, root};
 
 /// An answer to one request.
@@ -75,6 +76,21 @@ pub fn try_get(port: u16, path: &str) -> io::Result<Answer> {
 /// When it does not.
 pub fn get(port: u16, path: &str) -> Answer {
     try_get(port, path).unwrap_or_else(|error| panic!("GET {path} on port {port}: {error}"))
+}
+
+/// Asks again and again until that many have answered; who.
+///
+/// Workers take turns, but one that was late loses its turn for a while: on a busy machine two requests in a row may well
+/// have the same worker.
+///
+/// # Panics
+/// When not so many have answered after [`PATIENCE`].
+pub fn until_all<T: Ord, A: IntoIterator<Item = T>>(count: usize, mut ask: impl FnMut() -> A) -> BTreeSet<T> {
+    let mut who = BTreeSet::new();
+    eventually("all have answered", || {
+        who.extend(ask());
+        (who.len() >= count).then(|| std::mem::take(&mut who))
+    })
 }
 
 /// As [`try_get`], on a Unix socket.

@@ -132,7 +132,16 @@ impl Run {
     /// Starts it.
     pub fn start(self) -> Thead {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let mark = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        // A pid comes again, and what another run left behind may still be there.
+        let since = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .as_nanos();
+        let mark = format!(
+            "{}-{since}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
         let thead = thead_binary().display().to_string();
         let mut words = self.launcher.clone();
         words.extend([thead, "run".into()]);
@@ -154,10 +163,15 @@ impl Run {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        // SAFETY: setsid is one system call and allocates nothing.
+        // SAFETY: two system calls, which allocate nothing.
         unsafe {
-            // All that it starts belongs to one session, by which also a zombie is known.
-            command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?));
+            command.pre_exec(|| {
+                // All that it starts belongs to one session, by which also a zombie is known.
+                rustix::process::setsid()?;
+                // A test that is killed takes its thead along; the workers see the end of their channels.
+                rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+                Ok(())
+            });
         }
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{words:?}: {error}"));
         let census = Census::new(mark, child.id(), self.dir.path());

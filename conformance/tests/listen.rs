@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 
-use conformance::client::{self, Answer};
-use conformance::{Run, Runtime, Thead, on};
+use conformance::{Run, Runtime, Thead, client, on};
 use serde_json::{Value, json};
 
 /// The next message of a worker.
@@ -25,10 +24,7 @@ fn the_nth_port_0_of_each_worker_is_one_port(runtime: Runtime) {
         "two servers in one worker have two ports"
     );
     for port in ports {
-        let pids: BTreeSet<_> = (0..2)
-            .map(|_| client::get(port, "/").json()["pid"].as_u64().unwrap())
-            .collect();
-        assert_eq!(pids.len(), 2, "both workers serve port {port}");
+        client::until_all(2, || [client::get(port, "/").json()["pid"].as_u64()]);
     }
     thead.stop_cleanly();
 }
@@ -224,8 +220,7 @@ fn reuse_port_workers_bind_by_themselves(runtime: Runtime) {
         assert_eq!(message(&mut thead), "up");
     }
     assert!(thead.all("listening").is_empty(), "the primary is not asked");
-    let pids: BTreeSet<_> = (0..40).map(|_| client::get(port, "/").body).collect();
-    assert_eq!(pids.len(), 2, "the kernel gives to both");
+    client::until_all(2, || [client::get(port, "/").body]);
     thead.stop();
 }
 
@@ -233,8 +228,7 @@ fn reuse_port_is_an_ordinary_listen_before_node_22(runtime: Runtime) {
     let port = client::free_port();
     let mut thead = Run::script(runtime, REUSE_PORT).env("PORT", port).start();
     thead.ready(2);
-    let pids: Vec<_> = (0..2).map(|_| client::get(port, "/").body).collect();
-    assert_ne!(pids[0], pids[1]);
+    client::until_all(2, || [client::get(port, "/").body]);
     thead.stop_cleanly();
 }
 
@@ -337,7 +331,7 @@ fn trap_18_threads_bind_past_the_cluster(runtime: Runtime) {
     thead.stop();
 }
 
-fn requests_on_both_ports_of_one_program_take_their_own_turns(runtime: Runtime) {
+fn both_ports_of_one_program_are_served_by_both_workers(runtime: Runtime) {
     let text = "
         const http = require('node:http');
         const ports = process.env.PORTS.split(' ').map(Number);
@@ -354,9 +348,11 @@ fn requests_on_both_ports_of_one_program_take_their_own_turns(runtime: Runtime) 
         thead.next("listening");
     }
     for port in ports {
-        let answers: Vec<_> = (0..2).map(|_| client::get(port, "/")).collect();
-        assert!(answers.iter().all(|answer| answer.body == port.to_string()));
-        assert_eq!(answers.iter().map(Answer::pid).collect::<BTreeSet<_>>().len(), 2);
+        client::until_all(2, || {
+            let answer = client::get(port, "/");
+            assert_eq!(answer.body, port.to_string());
+            [answer.pid()]
+        });
     }
     thead.stop_cleanly();
 }
@@ -374,7 +370,7 @@ on!(nodes_and_deno:
     trap_20_an_error_for_a_server_closed_meanwhile_costs_no_more_than_its_worker,
     a_port_can_be_listened_on_again_after_a_close,
     trap_12_a_descriptor_that_nobody_passed_in_is_ebadf,
-    requests_on_both_ports_of_one_program_take_their_own_turns,
+    both_ports_of_one_program_are_served_by_both_workers,
 );
 on!(nodes: ipv6_only_leaves_ipv4_to_others, the_second_exclusive_worker_on_a_port_fails_by_itself, trap_18_threads_bind_past_the_cluster);
 on!([node18 Node18, node20 Node20]: reuse_port_is_an_ordinary_listen_before_node_22);

@@ -21,32 +21,41 @@ fn answers(requests: Vec<JoinHandle<Answer>>) -> Vec<Answer> {
     requests.into_iter().map(|request| request.join().unwrap()).collect()
 }
 
+/// Stands still for four seconds when asked to, and uses no processor meanwhile: tests run beside it.
+const BLOCKS: &str = "
+    const server = require('node:http').createServer((req, res) => {
+        if (req.url === '/block') {
+            require('node:fs').writeSync(1, 'blocked\\n');
+            Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 4000);
+        }
+        res.setHeader('x-pid', process.pid).end('hello');
+    });
+    server.listen(Number(process.env.PORT), '127.0.0.1');
+";
+
 /// Under Node, one connection waits for the blocked worker.
 fn nobody_waits_for_a_blocked_worker(runtime: Runtime) {
-    let mut thead = Run::program(runtime, "blocked.js").start();
+    let mut thead = Run::script(runtime, BLOCKS).start();
     let port = thead.ready(2);
-    let blocked = std::thread::spawn(move || client::get(port, "/block?ms=4000"));
-    // It is in the loop when it uses a whole processor.
-    let pids = [thead.pid_of(1), thead.pid_of(2)];
-    let before = pids.map(|pid| Process::read(pid).unwrap().cpu);
-    let busy = eventually("a worker is blocked", || {
-        let used = |at: usize| Process::read(pids[at]).unwrap().cpu - before[at];
-        (0..2).find(|at| used(*at) > Duration::from_millis(150))
-    });
+    let blocked = std::thread::spawn(move || client::get(port, "/block"));
+    let worker = thead
+        .wait_for("line", |said| said.text("text") == "blocked")
+        .number("worker");
+    let pid = thead.pid_of(worker);
     for _ in 0..20 {
-        assert_ne!(client::get(port, "/").pid(), pids[busy]);
+        assert_ne!(client::get(port, "/").pid(), pid);
     }
     for answer in answers(at_once(port, 20)) {
-        assert_ne!(answer.pid(), pids[busy]);
+        assert_ne!(answer.pid(), pid);
     }
     assert!(
         !blocked.is_finished(),
         "all were answered before the blocked worker was back"
     );
-    assert_eq!(blocked.join().unwrap().pid(), pids[busy]);
+    assert_eq!(blocked.join().unwrap().pid(), pid);
     // And it is one of two again.
     eventually("the other worker answers again", || {
-        (client::get(port, "/").pid() == pids[busy]).then_some(())
+        (client::get(port, "/").pid() == pid).then_some(())
     });
     thead.stop_cleanly();
 }

@@ -1,5 +1,4 @@
 //! As the first process of a container: `unshare -pf --mount-proc`, where that is permitted.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::Command;
 

@@ -2,21 +2,23 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use conformance::client::{self, Answer};
 use conformance::{Run, Runtime, on};
 use serde_json::Value;
 
-/// Twice as many requests as workers, each on a connection of its own.
 fn both_workers_answer(runtime: Runtime, program: &str) {
     let mut thead = Run::program(runtime, program).start();
     let port = thead.ready(2);
-    let answers: Vec<_> = (0..4).map(|_| client::get(port, "/")).collect();
-    assert!(answers.iter().all(|answer| answer.status == 200));
-    let pids: BTreeSet<_> = answers.iter().map(Answer::pid).collect();
-    let workers: BTreeSet<_> = (1..=2).map(|worker| thead.pid_of(worker)).collect();
-    assert_eq!(pids, workers);
+    let pids = client::until_all(2, || {
+        let answer = client::get(port, "/");
+        assert_eq!(answer.status, 200);
+        [answer.pid()]
+    });
+    assert_eq!(pids, (1..=2).map(|worker| thead.pid_of(worker)).collect());
     thead.stop_cleanly();
 }
 
@@ -48,20 +50,28 @@ fn workers_of(answers: &Value) -> BTreeSet<u64> {
 fn https(runtime: Runtime) {
     let mut thead = Run::program(runtime, "https.js").start();
     let port = thead.ready(2);
-    let answers = client::script("https.js", &[port.to_string(), "4".into()]);
-    assert_eq!(workers_of(&answers["answers"]), [1, 2].into());
+    client::until_all(2, || {
+        workers_of(&client::script("https.js", &[port.to_string(), "4".into()])["answers"])
+    });
     thead.stop_cleanly();
+}
+
+/// Both requests of a session have the same worker, and both workers have sessions.
+fn sessions(url: &str) {
+    client::until_all(2, || {
+        let answers = client::script("http2.js", &[url.to_owned(), "4".into()]);
+        assert!(
+            answers.as_array().unwrap().iter().all(|answer| answer["same"] == true),
+            "{answers}"
+        );
+        workers_of(&answers)
+    });
 }
 
 fn http2(runtime: Runtime) {
     let mut thead = Run::program(runtime, "http2.js").start();
     let port = thead.ready(2);
-    let answers = client::script("http2.js", &[format!("http://127.0.0.1:{port}"), "4".into()]);
-    assert_eq!(workers_of(&answers), [1, 2].into());
-    assert!(
-        answers.as_array().unwrap().iter().all(|answer| answer["same"] == true),
-        "{answers}"
-    );
+    sessions(&format!("http://127.0.0.1:{port}"));
     thead.stop_cleanly();
 }
 
@@ -71,44 +81,80 @@ fn http2_over_tls(runtime: Runtime) {
     for _ in 0..2 {
         thead.wait_for("listening", |said| said.number("port") == u64::from(port));
     }
-    let answers = client::script("http2.js", &[format!("https://127.0.0.1:{port}"), "4".into()]);
-    assert_eq!(workers_of(&answers), [1, 2].into());
+    sessions(&format!("https://127.0.0.1:{port}"));
     thead.stop_cleanly();
 }
 
 fn websocket(runtime: Runtime) {
     let mut thead = Run::program(runtime, "ws.js").start();
     let port = thead.ready(2);
-    let answers = client::script("ws.js", &[port.to_string(), "4".into()]);
-    assert_eq!(workers_of(&answers), [1, 2].into());
-    assert!(
-        answers
-            .as_array()
-            .unwrap()
-            .iter()
-            .all(|answer| answer["echo"] == "hello"),
-        "{answers}"
-    );
+    client::until_all(2, || {
+        let answers = client::script("ws.js", &[port.to_string(), "4".into()]);
+        assert!(
+            answers
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|answer| answer["echo"] == "hello"),
+            "{answers}"
+        );
+        workers_of(&answers)
+    });
     thead.stop_cleanly();
 }
 
 fn tcp(runtime: Runtime) {
-    use std::io::{BufRead, BufReader, Write};
     let mut thead = Run::program(runtime, "net.js").start();
     let port = thead.ready(2);
-    let mut workers = BTreeSet::new();
-    for _ in 0..4 {
-        let mut lines = BufReader::new(std::net::TcpStream::connect(client::local(port)).unwrap());
+    client::until_all(2, || {
+        let mut lines = BufReader::new(TcpStream::connect(client::local(port)).unwrap());
         let (mut who, mut echo) = (String::new(), String::new());
         lines.read_line(&mut who).unwrap();
         lines.get_mut().write_all(b"hello\n").unwrap();
         lines.read_line(&mut echo).unwrap();
         assert_eq!(echo, "hello\n");
         let who: Value = serde_json::from_str(&who).unwrap();
-        workers.insert(who["worker"].as_u64().unwrap());
-    }
-    assert_eq!(workers, [1, 2].into());
+        [who["worker"].as_u64().unwrap()]
+    });
     thead.stop_cleanly();
+}
+
+const TYPESCRIPT: &str = "
+    import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+    const answer = (req: IncomingMessage, res: ServerResponse): void => { res.end('typed'); };
+    createServer(answer).listen(Number(process.env.PORT), '127.0.0.1');
+";
+
+fn typed(runtime: Runtime) -> (u16, Run) {
+    let port = client::free_port();
+    let run = Run::words(["./server.ts"])
+        .file("server.ts", TYPESCRIPT)
+        .file("package.json", r#"{ "type": "module" }"#);
+    (
+        port,
+        run.option("--runtime", runtime.path().display())
+            .workers(2)
+            .env("PORT", port),
+    )
+}
+
+fn typescript(runtime: Runtime) {
+    let (port, run) = typed(runtime);
+    let mut thead = run.start();
+    thead.ready(2);
+    assert_eq!(client::get(port, "/").body, "typed");
+    thead.stop();
+}
+
+fn cannot_run_typescript_before_node_22(runtime: Runtime) {
+    let (_, run) = typed(runtime);
+    let end = run.end();
+    assert_eq!(end.code, Some(1));
+    assert!(
+        end.only("failed").json["last_lines"]
+            .to_string()
+            .contains("ERR_UNKNOWN_FILE_EXTENSION")
+    );
 }
 
 /// Sequential requests until `count` of them in a row were answered so fast that no worker can have become doubtful.
@@ -171,3 +217,5 @@ on!(nodes_and_deno: http, http_from_an_ecmascript_module, express, fastify, http
 on!(nodes_and_deno: round_robin_is_strictly_in_turn);
 on!(nodes: shared_workers_accept_from_one_socket);
 on!([node22 Node22]: the_policy_can_come_from_nodes_own_variable);
+on!([node22 Node22, node24 Node24, node26 Node26, bun Bun, deno Deno]: typescript);
+on!([node18 Node18, node20 Node20]: cannot_run_typescript_before_node_22);

@@ -1,23 +1,20 @@
 //! Unix sockets.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeSet;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Instant;
 
-use conformance::client::{self, Answer};
-use conformance::{Run, Runtime, on};
+use conformance::{Run, Runtime, client, on};
 
 fn mode(path: &Path) -> u32 {
     path.metadata().unwrap().permissions().mode() & 0o777
 }
 
 fn both_workers_answer(socket: &Path) {
-    let answers: Vec<_> = (0..4).map(|_| client::try_get_unix(socket, "/").unwrap()).collect();
-    assert_eq!(answers.iter().map(Answer::pid).collect::<BTreeSet<_>>().len(), 2);
+    client::until_all(2, || [client::try_get_unix(socket, "/").unwrap().pid()]);
 }
 
 fn a_path_is_shared_and_its_file_removed_at_the_end(runtime: Runtime) {
@@ -88,13 +85,10 @@ fn an_abstract_name_has_no_file_and_no_directory(runtime: Runtime) {
     let mut thead = run.option("--cwd", "elsewhere").start();
     thead.ready(2);
     let address = SocketAddr::from_abstract_name(&name).unwrap();
-    let pids: BTreeSet<_> = (0..2)
-        .map(|_| {
-            let stream = UnixStream::connect_addr(&address).unwrap();
-            client::request(stream, "/", Instant::now()).unwrap().pid()
-        })
-        .collect();
-    assert_eq!(pids.len(), 2);
+    client::until_all(2, || {
+        let stream = UnixStream::connect_addr(&address).unwrap();
+        [client::request(stream, "/", Instant::now()).unwrap().pid()]
+    });
     thead.stop_cleanly();
     assert!(UnixStream::connect_addr(&address).is_err());
 }

@@ -111,7 +111,8 @@ fn try_out(trial: Trial, extent: Extent) -> Result<Table, Failure> {
         how: format!(
             "A forked Node child counts and closes what it gets: {count} times one TCP socket with a short message, {}, from \
              the first call to the child's report. The sender is a Rust program with one thread, or Node itself, which waits \
-             for the acknowledgement of one before it writes the next.",
+             for the acknowledgement of one before it writes the next. A child that gets them without waiting is busy all the \
+             time: how fast it can take them is the limit.",
             trial.what
         ),
         unit: "handles/s",

@@ -68,7 +68,8 @@ fn connections(servers: &[Server], extent: Extent) -> Result<(Table, Table), Fai
         title: "New connections",
         how: "An HTTP server that answers `hello world`, two workers, and a client that opens a connection for every request \
               (`Connection: close`). Client, primary and workers share the cores: what the primary does not use, the workers \
-              have."
+              have. With shared scheduling there is no primary in the way, so what that reaches is the most that round-robin \
+              could."
             .into(),
         unit: "connections/s",
         lines: rates,
@@ -81,8 +82,10 @@ fn connections(servers: &[Server], extent: Extent) -> Result<(Table, Table), Fai
     };
     let costs = Table {
         title: "The primary's share of a connection",
-        how: "In the same runs: processor time of the primary (PM2: of its daemon), divided by the connections served. With \
-              shared scheduling the workers accept themselves, and a primary has nothing to do."
+        how: "In the same runs: processor time of the primary (PM2: of its daemon), divided by the connections served. The \
+              kernel has a part in it that no program can avoid: accepting, passing on, hearing of it and closing are four \
+              system calls, and being woken for them. With shared scheduling the workers accept themselves, and a primary has \
+              nothing to do."
             .into(),
         unit: "µs",
         lines: costs,

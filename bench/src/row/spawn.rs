@@ -20,6 +20,9 @@ pub(crate) const PROBE: &str = "spawn-probe";
 
 const PROGRAM: &str = "/bin/true";
 
+/// Ways that take a large part of a second get one run in so many.
+const SELDOM: usize = 10;
+
 /// Microseconds of each run, by method.
 type Taken = BTreeMap<String, Vec<f64>>;
 
@@ -37,7 +40,9 @@ const METHODS: [(&str, &str); 4] = [
 ];
 
 pub(crate) fn measure(extent: Extent) -> Result<Vec<Table>, Failure> {
-    let runs = (400 / extent.divisor).max(20).to_string();
+    let runs = (300 / extent.divisor).max(50);
+    let few = (runs / SELDOM).to_string();
+    let runs = runs.to_string();
     let mut lines: Vec<Line> = METHODS
         .iter()
         .flat_map(|(_, method)| {
@@ -72,7 +77,8 @@ pub(crate) fn measure(extent: Extent) -> Result<Vec<Table>, Failure> {
     Ok(vec![Table {
         title: "Starting a process",
         how: format!(
-            "How long the call takes in the parent until the child runs `{PROGRAM}`; the median of {runs} in each round. The \
+            "How long the call takes in the parent until the child runs `{PROGRAM}`; the median of {runs} runs in each round, or of {few} \
+             where each takes a large part of a second. The \
              parent has touched all its memory, in pages of 4 KiB. What has a channel makes its socket pair within the time. A \
              `pre_exec` that does nothing stands for anything that needs one, such as passing a descriptor under a number: the \
              standard library then copies the parent's page tables."
@@ -111,13 +117,14 @@ pub(crate) fn probe() -> Result<(), Failure> {
     let open = (0..files).map(|_| null.try_clone()).collect::<Result<Vec<_>, _>>()?;
 
     let mut taken = Taken::new();
-    for _ in 0..runs {
-        for (name, time) in [
-            ("thead", with_thead()?),
-            ("command", with_command(&mut Command::new(PROGRAM))?),
-            ("pre-exec", with_command(with_pre_exec(&mut Command::new(PROGRAM)))?),
-        ] {
-            taken.entry(name.to_owned()).or_default().push(time.as_secs_f64() * 1e6);
+    let mut add = |name: &str, time: Duration| {
+        taken.entry(name.to_owned()).or_default().push(time.as_secs_f64() * 1e6);
+    };
+    for run in 0..runs {
+        add("thead", with_thead()?);
+        add("command", with_command(&mut Command::new(PROGRAM))?);
+        if run % SELDOM == 0 {
+            add("pre-exec", with_command(with_pre_exec(&mut Command::new(PROGRAM)))?);
         }
     }
     println!("{}", serde_json::to_string(&taken)?);

@@ -29,17 +29,17 @@ pub(crate) fn kill_group(group: u32, owns: impl Fn(u32) -> bool) {
     let _ = reap::kill_orphans(|pid| owns(pid.unsigned_abs()), same);
 }
 
-/// Kills all that is left, generation after generation, and says what it was. Bounded: what cannot be killed stays.
+/// Kills and collects all that is left, generation after generation, and says what it was. Bounded: what cannot be killed
+/// stays.
 pub(crate) fn kill_all() -> Vec<String> {
     const ROUNDS: usize = 200;
     let mut names = Vec::new();
     for _ in 0..ROUNDS {
         collect(|_| false);
-        let left = reap::orphans(|_| false).unwrap_or_default();
-        if left.is_empty() {
+        if !reap::has_children().unwrap_or(false) {
             break;
         }
-        for orphan in &left {
+        for orphan in &reap::orphans(|_| false).unwrap_or_default() {
             let name = format!("{} (pid {})", name_of(orphan.pid), orphan.pid);
             if !names.contains(&name) {
                 names.push(name);
@@ -48,7 +48,6 @@ pub(crate) fn kill_all() -> Vec<String> {
         let _ = reap::kill_orphans(|_| false, |_| true);
         std::thread::sleep(Duration::from_millis(5));
     }
-    collect(|_| false);
     names
 }
 

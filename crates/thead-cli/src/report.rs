@@ -320,9 +320,9 @@ impl Reporter {
                 };
                 say(tone, text, "exited", details);
             }
+            // For people, what follows says more: its exit, at once as a rule, or that it is told to end.
             Event::Disconnected { worker } => {
-                let text = format!("worker {worker} closed its channel and lives on; it will be ended");
-                say(Bad, text, "disconnected", json!({ "worker": worker.0 }));
+                say(Plain, String::new(), "disconnected", json!({ "worker": worker.0 }));
             }
             Event::RestartScheduled {
                 worker,
@@ -507,9 +507,32 @@ impl Reporter {
     }
 }
 
-/// A worker's last lines below a message.
+/// A worker's last lines below a message, without their colours.
 fn quote(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("\n    {line}")).collect()
+    let mut quoted = String::new();
+    for line in lines {
+        quoted.push_str("\n    ");
+        let mut rest = &**line;
+        while let Some(at) = rest.find('\x1b') {
+            let (before, from) = rest.split_at(at);
+            quoted.push_str(before);
+            // Another control character is made harmless where it is printed.
+            let length = colour(from).unwrap_or_else(|| {
+                quoted.push('\x1b');
+                1
+            });
+            rest = &from[length..];
+        }
+        quoted.push_str(rest);
+    }
+    quoted
+}
+
+/// How long the colour is with which a text begins, if it does: `ESC [ … m`.
+fn colour(text: &str) -> Option<usize> {
+    let code = text.strip_prefix("\x1b[")?;
+    let end = code.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+    code[end..].starts_with('m').then_some(2 + end + 1)
 }
 
 fn place(address: &thead::cluster::ListenAddress) -> String {
@@ -527,6 +550,7 @@ fn mend(errno: i32) -> &'static str {
     match thead::sys::errno::name(-errno) {
         "EADDRINUSE" => ", another process has it; end that one (`ss -ltnp` names it) or choose another port",
         "EACCES" => ", this user may not; choose a port from 1024 up, or give the right (CAP_NET_BIND_SERVICE)",
+        "ENOTSUP" => ", its runtime cannot take connections from thead (docs/compatibility.md has what works)",
         "EADDRNOTAVAIL" => ", this machine has no such address",
         _ => "",
     }
@@ -648,10 +672,7 @@ fn harmless(text: &[u8]) -> String {
     while let Some(at) = rest.find(|c: char| c.is_control() && c != '\t') {
         let (before, from) = rest.split_at(at);
         out.push_str(before);
-        let colour = from.strip_prefix("\x1b[").and_then(|code| {
-            let end = code.find(|c: char| !c.is_ascii_digit() && c != ';')?;
-            code[end..].starts_with('m').then_some(2 + end + 1)
-        });
+        let colour = colour(from);
         let length = colour.unwrap_or_else(|| from.chars().next().map_or(1, char::len_utf8));
         match colour {
             Some(_) => out.push_str(&from[..length]),
@@ -669,6 +690,12 @@ fn harmless(text: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quoted_line_has_no_colours_left() {
+        let lines = ["\x1b[0m\x1b[1;31merror\x1b[0m: it".into(), "a\x1b[2Jb".into()];
+        assert_eq!(quote(&lines), "\n    error: it\n    a\x1b[2Jb");
+    }
 
     #[test]
     fn what_a_worker_prints_cannot_steer_the_terminal() {

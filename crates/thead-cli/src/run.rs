@@ -208,7 +208,12 @@ pub(crate) fn run(args: &RunArgs) -> ExitCode {
     }
     thead::sys::spawn::reserve(SPAWN_SLOTS);
     orphans::adopt();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // Where all processors are busy, those who make us work go first, and we find in one go what would have woken us
+        // several times, each time in the way of a worker. With a processor to spare this returns at once.
+        .on_thread_park(std::thread::yield_now)
+        .build();
     let code = match runtime {
         Ok(runtime) => runtime.block_on(serve(program, options, name, style)),
         Err(error) => Err(error),

@@ -5,7 +5,7 @@
 //! - [`message`]: what a frame means.
 //! - [`endpoint`]: one end of a channel: order, handles in flight, their acknowledgement, the end.
 //! - [`cluster`]: the messages between a cluster's primary and its workers.
-//! - [`env`]: what the environment of a child says.
+//! - [`mod@env`]: what the environment of a child says.
 //! - [`json`]: JSON as JavaScript means it.
 //!
 //! Written from experiments on Node 18 to 26, Bun 1.4 and Deno 2.9; `docs/protocol.md` has what was learned.

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use thead_core::cluster::{Action, Event, Handle as Carried, Input, LeaveBy};
 use thead_core::id::{ConnId, WorkerId};
 use thead_wire::HandleKind;
-use thead_wire::cluster::{CLUSTER, Envelope, FromWorker, MAX_MESSAGE, ToWorker};
+use thead_wire::cluster::{AddressType, CLUSTER, Envelope, FromWorker, MAX_MESSAGE, Query, ToWorker};
 use thead_wire::endpoint::ReceivedHandle;
 use thead_wire::message::BadMessage;
 use tokio::sync::mpsc;
@@ -109,6 +109,8 @@ struct Worker {
     channel: Option<Channel>,
     /// The worker's end of it.
     end: Option<SocketId>,
+    /// It can be handed connections.
+    takes_connections: bool,
     exited: bool,
     /// For when it is told to hand back.
     lame_duck: Duration,
@@ -227,6 +229,7 @@ impl Primary {
                 pidfd,
                 channel,
                 end,
+                takes_connections: command.takes_connections(),
                 exited: false,
                 lame_duck: Duration::ZERO,
                 given: 0,
@@ -440,6 +443,13 @@ impl Primary {
 
     fn internal(&mut self, worker: WorkerId, body: &Bytes, handle: Option<ReceivedHandle<Handle>>) {
         match (Envelope::<FromWorker>::from_json(body), handle) {
+            (
+                Ok(Envelope {
+                    seq: Some(seq),
+                    message: FromWorker::QueryServer(query),
+                }),
+                _,
+            ) if self.cannot_serve(worker, &query) => self.refuse(worker, seq, &query),
             (Ok(message), _) => self.machine.input(now(), Input::Message { worker, message }),
             (Err(_), Some(handle)) if is_hand_back(body) => self.take_back(worker, handle.handle),
             (Err(error), _) if memchr::memmem::find(body, CLUSTER.as_bytes()).is_some() => {
@@ -448,6 +458,31 @@ impl Primary {
             // Of the runtime's own, and no concern of a cluster.
             (Err(_), _) => {}
         }
+    }
+
+    /// Bun's `net` servers ask for a listener, and their process dies of the first connection that it is handed (checked:
+    /// 1.4.5): every worker in turn, and the client waits for ever. So they are told that it cannot be.
+    fn cannot_serve(&self, worker: WorkerId, query: &Query) -> bool {
+        let udp = matches!(query.address_type, Some(AddressType::Udp4 | AddressType::Udp6));
+        !udp && self
+            .workers
+            .get(&worker)
+            .is_some_and(|worker| !worker.takes_connections)
+    }
+
+    fn refuse(&mut self, worker: WorkerId, ack: u64, query: &Query) {
+        let errno = -libc::ENOTSUP;
+        let message = ToWorker::Refused {
+            ack,
+            key: "refused".into(),
+            errno,
+        };
+        // Its `online` comes before this.
+        self.obey();
+        self.send(worker, &Envelope { seq: Some(0), message }, Carried::None);
+        let address = ListenAddress::from(query);
+        self.events
+            .push_back(PrimaryEvent::ListenFailed { worker, address, errno });
     }
 
     /// Takes a connection that a worker gives back, if it can be one: whatever it is, another worker would get it.

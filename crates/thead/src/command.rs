@@ -254,6 +254,11 @@ impl Command {
         self.channel.is_some()
     }
 
+    /// Whether the child can be handed connections as a cluster worker.
+    pub(crate) fn takes_connections(&self) -> bool {
+        self.channel.is_some_and(|config| config.dialect != Dialect::Bun)
+    }
+
     /// Starts it. Must be called within a Tokio runtime.
     ///
     /// # Errors

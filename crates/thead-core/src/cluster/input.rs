@@ -14,7 +14,7 @@ pub struct Config {
     /// Who accepts TCP and Unix connections. UDP is always shared.
     pub scheduling: Scheduling,
     /// How many offers a worker may have unanswered, 1 to [`MAX_WINDOW`](super::MAX_WINDOW). What a stuck worker holds at most.
-    /// Default 4.
+    /// Default 8: what a Node worker takes while a busy primary rests for half a millisecond.
     pub window: usize,
     /// After how long an unanswered offer makes its worker doubtful and worth a [`Action::Reclaim`], at least 1 ms. Default
     /// 50 ms.
@@ -40,7 +40,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             scheduling: Scheduling::RoundRobin,
-            window: 4,
+            window: 8,
             late: Duration::from_millis(50),
             stuck: Duration::from_secs(120),
             retry: Duration::from_millis(20),

@@ -10,7 +10,7 @@ fn a_worker_told_to_leave_gets_nothing_new_from_that_moment() {
     let mut host = Host::new(Config::default());
     let listener = host.workers(2);
     assert_eq!(sent(&host.leave(W1, LeaveBy::Disconnect)), [(W1, ToWorker::Disconnect)]);
-    for _ in 0..4 {
+    for _ in 0..Config::default().window {
         let (conn, actions) = host.accept(listener);
         assert_eq!(offers(&actions), [(W2, conn)]);
     }

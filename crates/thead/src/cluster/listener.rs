@@ -114,11 +114,14 @@ impl Listeners {
             }
         };
         let local = local_address(&handle)?;
-        let accept = if accept && !datagram {
+        // A shared one too: a second listener of the address is noticed here and not by a worker, and connections wait
+        // while there is no worker.
+        if !datagram {
             listen::listen(&handle, backlog)?;
-            Some(reactor::register(handle.0.clone(), Interest::READABLE)?)
-        } else {
-            None
+        }
+        let accept = match accept && !datagram {
+            true => Some(reactor::register(handle.0.clone(), Interest::READABLE)?),
+            false => None,
         };
         self.open.insert(
             id,

@@ -127,6 +127,14 @@ pub fn kill_orphans(is_own: impl Fn(i32) -> bool, doomed: impl Fn(&Orphan) -> bo
     failure.map_or(Ok(killed), Err)
 }
 
+/// Whether there is any child, living or not: one that has ended cannot be collected before all of its threads have.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn has_children() -> io::Result<bool> {
+    Ok(!children()?.is_empty())
+}
+
 /// All children of this process, ended ones included.
 fn children() -> io::Result<Vec<i32>> {
     let mut pids = Vec::new();

@@ -28,6 +28,13 @@ impl Census {
     fn take() -> Census {
         let turn = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         spawn::reserve(16);
+        // Built with signals, as the program thead is, the first runtime opens two sockets for good.
+        drop(
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap(),
+        );
         Census {
             descriptors: descriptors(),
             children: children(),
