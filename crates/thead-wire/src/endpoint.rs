@@ -6,8 +6,8 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use crate::frame::{DEFAULT_FRAME_LIMIT, FrameError, FrameReader, Serialization, write_frame};
 use crate::message::{
-    BadMessage, Class, HandleBody, HandleEnvelope, HandleKind, HandleMessage, classify, handle_frame, write_answer,
-    write_internal,
+    BadMessage, Class, HandleBody, HandleEnvelope, HandleKind, HandleMessage, answer_of_socket_list, classify,
+    handle_frame, write_answer, write_internal,
 };
 
 /// What is known of the peer's way with handles. Guessing wrong in the careful direction costs speed, never a handle.
@@ -70,7 +70,8 @@ pub struct ReceivedHandle<H> {
     pub kind: Result<HandleKind, String>,
     /// The descriptor.
     pub handle: H,
-    /// The giver's socket list, if it wants to be told when the socket closes.
+    /// The giver's socket list, if it counts what it gave away. Its questions are answered here, and always with none: a
+    /// socket is the taker's from when it has it.
     pub key: Option<String>,
 }
 
@@ -105,8 +106,8 @@ pub enum ProtocolError {
     /// Descriptors that no message claims.
     #[error("{0} descriptors came that no message claims; at most {UNCLAIMED} may wait")]
     Unclaimed(usize),
-    /// It sends handles and does not read what it is answered.
-    #[error("{UNREAD_ANSWERS} handles were answered and the peer has read none of the answers")]
+    /// It sends what has to be answered, and does not read the answers.
+    #[error("the peer has read none of the last {UNREAD_ANSWERS} answers to what it sent")]
     UnreadAnswers,
 }
 
@@ -181,6 +182,8 @@ enum State {
 ///   times. (Differs from Node: its repetition wraps the message once more, and two acknowledgements of that kill it.)
 /// - An acknowledgement that nothing waits for is ignored. (Differs from Node, which dies of it.)
 /// - Descriptors that arrive wait in order; each handle message takes the oldest.
+/// - A peer that asks how many of its sockets are still open is told at once that none is, so that its `server.close()`
+///   ends. (Differs from Node, which counts them.)
 #[derive(Debug)]
 pub struct Endpoint<H> {
     config: Config,
@@ -223,7 +226,7 @@ fn owned(body: Bytes) -> Bytes {
 
 /// Descriptors that may wait for their message. Node, Bun and Deno never have more than a few.
 const UNCLAIMED: usize = 64;
-/// Answers to handles that may wait to be written. A peer has at most 64 handles under way.
+/// Answers that may wait to be written. A peer has at most 64 handles under way.
 const UNREAD_ANSWERS: usize = 256;
 /// Plain frames are joined up to this size, in bytes.
 const JOINED: usize = 64 << 10;
@@ -316,7 +319,13 @@ impl<H> Endpoint<H> {
     fn take(&mut self, class: Class) -> Result<(), ProtocolError> {
         match class {
             Class::User(body) => self.events.push_back(Event::Message(owned(body), None)),
-            Class::Internal(body) => self.events.push_back(Event::Internal(owned(body), None)),
+            Class::Internal(body) => match answer_of_socket_list(&body) {
+                Some(answer) => {
+                    let serialization = self.config.serialization;
+                    return self.answer(|out| write_internal(serialization, false, &answer, out));
+                }
+                None => self.events.push_back(Event::Internal(owned(body), None)),
+            },
             Class::Ack => self.acknowledged(),
             Class::Nack => self.refused(),
             Class::Handle(message) => return self.take_handle(message),
@@ -325,10 +334,11 @@ impl<H> Endpoint<H> {
     }
 
     fn take_handle(&mut self, message: HandleMessage) -> Result<(), ProtocolError> {
+        let serialization = self.config.serialization;
         let Some(handle) = self.unclaimed.pop_front() else {
-            return self.answer(false);
+            return self.answer(|out| write_answer(serialization, false, out));
         };
-        self.answer(true)?;
+        self.answer(|out| write_answer(serialization, true, out))?;
         let received = ReceivedHandle {
             kind: message.kind,
             handle,
@@ -346,12 +356,11 @@ impl<H> Endpoint<H> {
     }
 
     /// ACK and NACK pass by whatever waits, so that two ends that send each other handles do not stop each other.
-    fn answer(&mut self, taken: bool) -> Result<(), ProtocolError> {
+    fn answer(&mut self, write: impl FnOnce(&mut BytesMut)) -> Result<(), ProtocolError> {
         if self.answers.len() >= UNREAD_ANSWERS {
             return Err(ProtocolError::UnreadAnswers);
         }
-        let serialization = self.config.serialization;
-        self.append(|out| write_answer(serialization, taken, out));
+        self.append(write);
         self.answers.push_back(self.appended);
         Ok(())
     }

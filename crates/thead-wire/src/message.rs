@@ -274,6 +274,26 @@ pub(crate) fn write_answer(serialization: Serialization, taken: bool, out: &mut 
     write_internal(serialization, false, if taken { ACK } else { NACK }, out);
 }
 
+/// The longest question of a socket list, in bytes. Its key is an address and a path at most.
+const SOCKET_LIST: usize = 4 << 10;
+
+/// What to answer to a peer that counts the sockets which it gave away, as JSON text; nothing for other messages.
+///
+/// Node: `lib/internal/socket_list.js`.
+pub(crate) fn answer_of_socket_list(json: &[u8]) -> Option<Vec<u8>> {
+    if json.len() > SOCKET_LIST || !mentions(json, b"NODE_SOCKET_") {
+        return None;
+    }
+    let fields: Fields<'_> = serde_json::from_slice(json).ok()?;
+    let (answer, count) = match fields.cmd.and_then(text).as_deref() {
+        Some("NODE_SOCKET_GET_COUNT") => ("NODE_SOCKET_COUNT", ",\"count\":0"),
+        Some("NODE_SOCKET_NOTIFY_CLOSE") => ("NODE_SOCKET_ALL_CLOSED", ""),
+        _ => return None,
+    };
+    let key = fields.key?.get();
+    Some(format!("{{\"cmd\":\"{answer}\",\"key\":{key}{count}}}").into_bytes())
+}
+
 /// What rides on a `NODE_HANDLE` besides its descriptor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HandleEnvelope<'a> {

@@ -259,3 +259,33 @@ fn a_node_child_that_disconnects_ends_its_channel_and_lives_on() {
         );
     });
 }
+
+#[test]
+fn a_server_of_the_childs_closes_though_its_sockets_were_given_to_the_parent() {
+    let code = "
+        const net = require('net');
+        const server = net.createServer((socket) => process.send('socket', socket));
+        server.listen(0, '127.0.0.1', () => process.send(server.address().port));
+        process.on('message', () => server.getConnections((error, count) => {
+            process.send([error, count]);
+            server.close(() => process.send('closed'));
+        }));";
+    test(async || {
+        let mut child = node(code).spawn().unwrap();
+        let port: u16 = message(&mut child).await.parse().unwrap();
+        let _client = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let Some(ChildEvent::Message {
+            handle: Some(socket), ..
+        }) = in_time("a socket", child.next()).await
+        else {
+            panic!("a socket");
+        };
+        assert!(socket.key.is_some(), "the child counts it");
+        child.post_message("close").await.unwrap();
+        let counted: (Option<String>, u32) = message(&mut child).await.parse().unwrap();
+        assert_eq!(counted, (None, 0));
+        assert_eq!(message(&mut child).await.parse::<String>().unwrap(), "closed");
+        drop(socket);
+        ends(&mut child).await;
+    });
+}
