@@ -140,9 +140,10 @@ fn an_owner_that_takes_no_messages_keeps_few_of_them() {
             asleep = if state(&child) == 'S' { asleep + 1 } else { 0 };
             tokio::task::yield_now().await;
         }
-        // Of 8 MiB: one that waits for its owner, one that waits for room, and what the next would be.
+        // Of 8 MiB: one that waits for its owner, one that waits for room, and the next one's buffer, which doubles as it
+        // grows; a flood that was kept would be hundreds.
         let grown = peak().saturating_sub(before);
-        assert!(grown < 32 * MIB, "grown by {} MiB", grown / MIB);
+        assert!(grown < 44 * MIB, "grown by {} MiB", grown / MIB);
         child.kill(libc::SIGKILL).unwrap();
         until(&mut child, "close").await;
     });
