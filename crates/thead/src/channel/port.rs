@@ -25,7 +25,8 @@ pub(crate) struct Port {
     socket: Option<AsyncFd<Arc<OwnedFd>>>,
     buffer: BytesMut,
     handles: Vec<OwnedFd>,
-    want_write: bool,
+    /// The socket is full: a second descriptor of it, which is watched for room.
+    full: Option<AsyncFd<Arc<OwnedFd>>>,
     /// The last turn ended before all was read.
     more: bool,
     /// Writing is tried again then, though the socket may be writable.
@@ -68,13 +69,11 @@ impl Port {
         let port = Self {
             shared: shared.clone(),
             serialization: config.serialization,
-            socket: Some(sys::reactor::register(
-                Arc::new(socket),
-                Interest::READABLE | Interest::WRITABLE,
-            )?),
+            // Not for writing: that would wake us each time that the peer has read something.
+            socket: Some(sys::reactor::register(Arc::new(socket), Interest::READABLE)?),
             buffer: BytesMut::new(),
             handles: Vec::new(),
-            want_write: false,
+            full: None,
             more: false,
             retry: None,
             patience,
@@ -139,10 +138,7 @@ impl Port {
                 }
                 Err(_) => self.shared.end(None),
             },
-            ready = socket.writable(), if self.want_write => match ready {
-                Ok(mut guard) => { guard.clear_ready(); self.want_write = false; }
-                Err(_) => self.shared.end(None),
-            },
+            () = has_room(self.full.as_ref()) => self.full = None,
             () = self.shared.wake.notified() => {}
             () = until(self.retry) => {}
             () = until(self.owed.map(|(_, deadline)| deadline)) => {
@@ -182,7 +178,7 @@ impl Port {
         let mut endpoint = self.shared.endpoint();
         let (mut wrote, mut gone) = (false, false);
         self.retry = None;
-        while !self.want_write {
+        while self.full.is_none() {
             let Some(transmit) = endpoint.poll_transmit() else {
                 break;
             };
@@ -201,7 +197,13 @@ impl Port {
                     wrote = true;
                 }
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => self.want_write = true,
+                    Some(libc::EAGAIN) => {
+                        self.full = watch_for_room(socket.get_ref()).ok();
+                        if self.full.is_none() {
+                            self.retry = Some(Instant::now() + SHORTAGE);
+                            break;
+                        }
+                    }
                     Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => {
                         gone = true;
                         break;
@@ -240,9 +242,23 @@ impl Port {
     fn close_if_ended(&mut self) {
         if self.shared.endpoint().is_closed() {
             self.socket = None;
+            self.full = None;
             self.owed = None;
             self.shared.room.notify_waiters();
         }
+    }
+}
+
+/// The reactor takes one interest for each descriptor, so this makes another one.
+fn watch_for_room(socket: &OwnedFd) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+    sys::reactor::register(Arc::new(socket.try_clone()?), Interest::WRITABLE)
+}
+
+/// Waits until a full socket has room; for ever if it is not full.
+async fn has_room(full: Option<&AsyncFd<Arc<OwnedFd>>>) {
+    match full.map(AsyncFd::writable) {
+        Some(writable) => drop(writable.await),
+        None => std::future::pending().await,
     }
 }
 
