@@ -128,6 +128,14 @@ extern "C" fn play() {
 #[unsafe(link_section = ".init_array")]
 static PLAY: extern "C" fn() = play;
 
+/// The process group and the session of this process. They are 0 where the leader lives outside of a container, which
+/// rustix's calls do not allow for.
+pub(crate) fn group_and_session() -> (String, String) {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let mut fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(2).map(String::from);
+    (fields.next().unwrap(), fields.next().unwrap())
+}
+
 /// Everything a child can say about itself, one `key=value` a line.
 fn facts() {
     for (number, target) in descriptors() {
@@ -141,8 +149,9 @@ fn facts() {
         println!("env.{}={}", key.display(), value.display());
     }
     println!("cwd={}", std::env::current_dir().unwrap().display());
-    println!("session={}", rustix::process::getsid(None).unwrap());
-    println!("group={}", rustix::process::getpgrp());
+    let (group, session) = group_and_session();
+    println!("session={session}");
+    println!("group={group}");
     println!("nice={}", rustix::process::getpriority_process(None).unwrap());
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     println!("files={}", files.current.unwrap());

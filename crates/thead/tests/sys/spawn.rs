@@ -10,7 +10,9 @@ use thead::sys::pidfd::ExitStatus;
 use thead::sys::spawn::{Credentials, FdSource, Limit, Session, SpawnSpec, Stage, spawn};
 use thead::sys::{limit, path, pidfd};
 
-use crate::kit::{Census, ORIGINAL_FILES, facts_of, is_root, kill, output, part, readable, sh, wait};
+use crate::kit::{
+    Census, ORIGINAL_FILES, facts_of, group_and_session, is_root, kill, output, part, readable, sh, wait,
+};
 
 fn script(directory: &Path, name: &str, mode: u32, text: &str) {
     let file = directory.join(name);
@@ -233,10 +235,8 @@ fn ignored_caught_and_blocked_signals_are_not_inherited() {
 #[test]
 fn session_and_group_are_as_asked() {
     let _census = Census::take();
-    let ours = (
-        rustix::process::getsid(None).unwrap().to_string(),
-        rustix::process::getpgrp().to_string(),
-    );
+    let (group, session) = group_and_session();
+    let ours = (session, group);
     let of = |session: Session| {
         let mut spec = part("facts");
         spec.session = session;
