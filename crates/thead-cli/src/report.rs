@@ -1,7 +1,6 @@
 //! What `thead run` prints: the lines of workers and what happens to them, for people or as JSON.
 
-use std::collections::HashMap;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -10,13 +9,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value, json};
 use thead::core::id::WorkerId;
 use thead::core::service::{Event, Outcome};
-use thead::core::worker::{Exit, Slot};
-use thead::output::{Line, Stream};
+use thead::core::worker::Exit;
+use thead::output::Line;
 use thead::service::{Options, Service, ServiceEvent};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::program::Program;
+
+mod printer;
+mod text;
+
+use printer::{Item, Printer, Tone};
+use text::quote;
 
 /// How things are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,23 +55,6 @@ impl Style {
     }
 }
 
-/// Something to print, made by the loop that must never wait for a terminal.
-enum Item {
-    /// A worker has a slot from now on.
-    Slot(WorkerId, Slot),
-    /// For people (on standard error) or as JSON.
-    Event { tone: Tone, text: String, json: Value },
-    /// As an event, when no line can come any more.
-    Last { json: Value },
-}
-
-#[derive(Clone, Copy)]
-enum Tone {
-    Plain,
-    Good,
-    Bad,
-}
-
 /// Prints from a thread of its own. A reader that does not read holds up the workers that print, never the primary.
 pub(crate) struct Reporter {
     style: Style,
@@ -96,7 +84,7 @@ impl Reporter {
         let printer = Printer {
             style,
             name: name.clone(),
-            slots: HashMap::new(),
+            slots: Default::default(),
             printed: Arc::clone(&printed),
             enough: Arc::clone(&enough),
         };
@@ -510,34 +498,6 @@ impl Reporter {
     }
 }
 
-/// A worker's last lines below a message, without their colours.
-fn quote(lines: &[String]) -> String {
-    let mut quoted = String::new();
-    for line in lines {
-        quoted.push_str("\n    ");
-        let mut rest = &**line;
-        while let Some(at) = rest.find('\x1b') {
-            let (before, from) = rest.split_at(at);
-            quoted.push_str(before);
-            // Another control character is made harmless where it is printed.
-            let length = colour(from).unwrap_or_else(|| {
-                quoted.push('\x1b');
-                1
-            });
-            rest = &from[length..];
-        }
-        quoted.push_str(rest);
-    }
-    quoted
-}
-
-/// How long the colour is with which a text begins, if it does: `ESC [ … m`.
-fn colour(text: &str) -> Option<usize> {
-    let code = text.strip_prefix("\x1b[")?;
-    let end = code.find(|c: char| !c.is_ascii_digit() && c != ';')?;
-    code[end..].starts_with('m').then_some(2 + end + 1)
-}
-
 fn place(address: &thead::cluster::ListenAddress) -> String {
     match (&address.address, address.port) {
         (Some(path), Some(-1)) => path.to_string(),
@@ -556,156 +516,5 @@ fn mend(errno: i32) -> &'static str {
         "ENOTSUP" => ", its runtime cannot take connections from thead (docs/compatibility.md has what works)",
         "EADDRNOTAVAIL" => ", this machine has no such address",
         _ => "",
-    }
-}
-
-struct Printer {
-    style: Style,
-    name: String,
-    slots: HashMap<WorkerId, Slot>,
-    printed: Arc<AtomicU64>,
-    enough: Arc<Notify>,
-}
-
-enum Next {
-    Item(Item),
-    Line(Line),
-}
-
-/// What is to be printed next; `None` when nothing can come any more.
-async fn next(items: &mut mpsc::Receiver<Item>, lines: &mut mpsc::Receiver<Line>) -> Option<Next> {
-    tokio::select! {
-        biased;
-        Some(item) = items.recv() => Some(Next::Item(item)),
-        Some(line) = lines.recv() => Some(Next::Line(line)),
-        else => None,
-    }
-}
-
-impl Printer {
-    async fn print(mut self, mut items: mpsc::Receiver<Item>, mut lines: mpsc::Receiver<Line>) {
-        let mut last = None;
-        loop {
-            let next = tokio::select! {
-                biased;
-                next = next(&mut items, &mut lines) => next,
-                () = self.enough.notified() => None,
-            };
-            let Some(next) = next else { break };
-            self.printed.fetch_add(1, Ordering::Relaxed);
-            // A reader that went away (`thead run … | head`) is no reason to stop serving.
-            let _ = match next {
-                Next::Item(Item::Slot(worker, slot)) => {
-                    self.slots.insert(worker, slot);
-                    Ok(())
-                }
-                Next::Item(Item::Event { tone, text, json }) => self.event(tone, &text, &json),
-                Next::Item(Item::Last { json }) => {
-                    last = Some(json);
-                    Ok(())
-                }
-                Next::Line(line) => self.line(&line),
-            };
-            self.printed.fetch_add(1, Ordering::Relaxed);
-        }
-        if let Some(json) = last {
-            let _ = self.event(Tone::Plain, "", &json);
-        }
-    }
-
-    fn event(&self, tone: Tone, text: &str, json: &Value) -> io::Result<()> {
-        match self.style {
-            Style::Json => writeln!(io::stdout().lock(), "{json}"),
-            Style::Human { .. } if text.is_empty() => Ok(()),
-            Style::Human { err, .. } => {
-                let (on, off) = match (err, tone) {
-                    (false, _) | (_, Tone::Plain) => ("", ""),
-                    (true, Tone::Good) => ("\x1b[32m", "\x1b[0m"),
-                    (true, Tone::Bad) => ("\x1b[31m", "\x1b[0m"),
-                };
-                let text = text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}");
-                writeln!(io::stderr().lock(), "{on}thead: {text}{off}")
-            }
-        }
-    }
-
-    fn line(&self, line: &Line) -> io::Result<()> {
-        let slot = self.slots.get(&line.worker);
-        let (out, err) = match self.style {
-            Style::Json => {
-                let text = String::from_utf8_lossy(&line.text);
-                let json = json!({ "event": "line", "service": self.name, "worker": line.worker.0,
-                    "slot": slot.map(|slot| slot.0), "stream": line.stream.as_str(), "text": text, "cut": line.cut });
-                return writeln!(io::stdout().lock(), "{json}");
-            }
-            Style::Human { out, err } => (out, err),
-        };
-        let slot = slot.map_or_else(|| format!("worker {}", line.worker), |slot| slot.to_string());
-        let (mark, terminal) = match line.stream {
-            Stream::Stdout => ("out", out),
-            Stream::Stderr => ("err", err),
-        };
-        let mut bytes = if terminal {
-            format!("\x1b[2m{}/{slot} {mark}|\x1b[0m ", self.name).into_bytes()
-        } else {
-            format!("{}/{slot} {mark}| ", self.name).into_bytes()
-        };
-        if terminal {
-            bytes.extend_from_slice(harmless(&line.text).as_bytes());
-        } else {
-            bytes.extend_from_slice(&line.text);
-        }
-        bytes.extend_from_slice(if line.cut { "…\n" } else { "\n" }.as_bytes());
-        // One call a line, so that lines of several processes on one terminal are not torn.
-        match line.stream {
-            Stream::Stdout => io::stdout()
-                .lock()
-                .write_all(&bytes)
-                .and_then(|()| io::stdout().lock().flush()),
-            Stream::Stderr => io::stderr().lock().write_all(&bytes),
-        }
-    }
-}
-
-/// Text that cannot steer a terminal: control characters are spelled out, colours are kept.
-fn harmless(text: &[u8]) -> String {
-    let text = String::from_utf8_lossy(text);
-    let mut out = String::with_capacity(text.len());
-    let mut rest = &*text;
-    while let Some(at) = rest.find(|c: char| c.is_control() && c != '\t') {
-        let (before, from) = rest.split_at(at);
-        out.push_str(before);
-        let colour = colour(from);
-        let length = colour.unwrap_or_else(|| from.chars().next().map_or(1, char::len_utf8));
-        match colour {
-            Some(_) => out.push_str(&from[..length]),
-            None => out.extend(from[..length].escape_default()),
-        }
-        rest = &from[length..];
-    }
-    out.push_str(rest);
-    if out.contains('\x1b') {
-        out.push_str("\x1b[0m");
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_quoted_line_has_no_colours_left() {
-        let lines = ["\x1b[0m\x1b[1;31merror\x1b[0m: it".into(), "a\x1b[2Jb".into()];
-        assert_eq!(quote(&lines), "\n    error: it\n    a\x1b[2Jb");
-    }
-
-    #[test]
-    fn what_a_worker_prints_cannot_steer_the_terminal() {
-        assert_eq!(harmless(b"plain\ttext"), "plain\ttext");
-        assert_eq!(harmless(b"\x1b[31mred\x1b[0m"), "\x1b[31mred\x1b[0m\x1b[0m");
-        assert_eq!(harmless(b"a\x1b[2Jb\x07\r"), "a\\u{1b}[2Jb\\u{7}\\r");
-        assert_eq!(harmless(b"\xff\x1b"), "\u{fffd}\\u{1b}");
-        assert_eq!(harmless("\u{9b}2J".as_bytes()), "\\u{9b}2J");
     }
 }
