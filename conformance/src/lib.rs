@@ -24,7 +24,7 @@ mod runtime;
 
 pub use census::{Census, PATIENCE, Process, eventually, kill};
 pub use host::{End, Run, Said, Thead, thead_binary};
-pub use runtime::{Runtime, programs};
+pub use runtime::{Runtime, programs, root};
 
 /// Makes one test for each runtime named, `FUNCTION::RUNTIME`, out of functions that take a [`Runtime`].
 ///

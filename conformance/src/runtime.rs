@@ -64,7 +64,7 @@ impl fmt::Display for Runtime {
 }
 
 /// `conformance/`.
-pub(crate) fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 

@@ -131,6 +131,17 @@ pub enum SendError {
     Bad(#[from] BadMessage),
 }
 
+impl SendError {
+    /// The error as Node names it; `ENOBUFS`, which Node has no limit for, if too much waits.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Closed => "ERR_IPC_CHANNEL_CLOSED",
+            Self::Full { .. } => "ENOBUFS",
+            Self::Bad(_) => "ERR_INVALID_ARG_VALUE",
+        }
+    }
+}
+
 /// The next thing to write.
 #[derive(Debug)]
 pub struct Transmit<'a, H> {

@@ -1,29 +1,35 @@
 //! A child process and its events.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 use thead_wire::message::BadMessage;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::unix::pipe;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::channel::{Channel, Fault, Handle, Message, ReceivedHandle, SendError};
+use crate::stdio::{ChildOutput, ChildStdin, ChildStream};
 use crate::sys::pidfd::{self, ExitStatus};
+use crate::sys::tree::Tree;
 use crate::watch::{Report, Reported};
 
 /// Something that happened to a child, in the order in which Node would emit it:
-/// messages, then `Disconnect`, then `Exit`, then `Close`.
+/// `Spawn`, then messages, then `Disconnect`, then `Exit`, then `Close`.
+///
+/// Node's `'error'` is an error of the call that failed: of [`spawn`](crate::Command::spawn) (Node then emits `'error'` and
+/// `'close'`), of [`kill`](Child::kill), of [`send`](Channel::send). What has no call is [`Error`](Self::Error).
 ///
 /// `Disconnect` before `Exit` is the usual order, not a promise: a grandchild that holds the channel delays it.
 /// Differs from Node: `Close` always comes last, also when the parent disconnected (Node then never emits it).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ChildEvent {
+    /// It runs.
+    Spawn,
+    /// Something went wrong that no call can tell of.
+    Error(ChildError),
     /// A message, and the handle that came with it.
     Message {
         /// The message.
@@ -48,18 +54,41 @@ pub enum ChildEvent {
     Close(ExitStatus),
 }
 
+/// What a child suffered outside of any call.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChildError {
+    /// It was sent its kill signal, because its [`AbortSignal`](crate::AbortSignal) was aborted. Node: `AbortError`.
+    #[error("the operation was aborted")]
+    Aborted,
+}
+
+impl ChildError {
+    /// The error as Node names it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Aborted => "ABORT_ERR",
+        }
+    }
+}
+
 /// A running child process, made by [`Command::spawn`](crate::Command::spawn).
 ///
-/// Dropping it ends its channel and leaves the process running; its exit is still collected, so no zombie is left.
+/// Dropping it ends its channel and leaves the process running, unless it was started with
+/// [`kill_on_drop`](crate::Command::kill_on_drop); its exit is still collected, so no zombie is left.
 #[derive(Debug)]
 pub struct Child {
     pid: u32,
-    pidfd: Arc<OwnedFd>,
+    tree: Tree,
     channel: Option<Channel>,
     reports: mpsc::UnboundedReceiver<Reported<()>>,
+    exited: watch::Receiver<Option<ExitStatus>>,
     /// Ends when every output stream has ended or was dropped.
-    streams: Option<mpsc::Receiver<()>>,
-    exit: Option<ExitStatus>,
+    open: Option<mpsc::Receiver<()>>,
+    told: Option<ExitStatus>,
+    spawned: bool,
+    killed: AtomicBool,
+    kill_on_drop: bool,
     /// What the child reads as its standard input, if it is a pipe.
     pub stdin: Option<ChildStdin>,
     /// What the child writes to its standard output, if it is a pipe. One that is still here when the child has exited
@@ -67,47 +96,49 @@ pub struct Child {
     pub stdout: Option<ChildOutput>,
     /// As `stdout`, for standard error.
     pub stderr: Option<ChildOutput>,
+    /// Our ends of its pipes from number 3 on. As `stdout`, dropped with the exit.
+    pub streams: BTreeMap<i32, ChildStream>,
 }
 
 /// The pieces of a child that was just spawned.
 pub(crate) struct Born {
     pub(crate) pid: u32,
-    pub(crate) pidfd: Arc<OwnedFd>,
+    pub(crate) tree: Tree,
     pub(crate) channel: Option<Channel>,
     pub(crate) reports: mpsc::UnboundedReceiver<Reported<()>>,
-    pub(crate) stdin: Option<OwnedFd>,
-    pub(crate) stdout: Option<OwnedFd>,
-    pub(crate) stderr: Option<OwnedFd>,
+    pub(crate) exited: watch::Receiver<Option<ExitStatus>>,
+    pub(crate) streams: Vec<(i32, OwnedFd)>,
+    pub(crate) kill_on_drop: bool,
 }
 
 impl Child {
     pub(crate) fn new(born: Born) -> io::Result<Self> {
-        let Born {
-            pid,
-            pidfd,
-            channel,
-            reports,
-            stdin,
-            stdout,
-            stderr,
-        } = born;
-        let (open, streams) = mpsc::channel(1);
-        let output = |fd: Option<OwnedFd>| fd.map(|fd| ChildOutput::new(fd, open.clone())).transpose();
-        let (stdout, stderr) = (output(stdout)?, output(stderr)?);
-        let stdin = stdin
-            .map(|fd| pipe::Sender::from_owned_fd(fd).map(ChildStdin))
-            .transpose()?;
-        Ok(Self {
-            pid,
-            pidfd,
-            channel,
-            reports,
-            streams: Some(streams),
-            exit: None,
-            stdin,
-            stdout,
-            stderr,
-        })
+        let (token, open) = mpsc::channel(1);
+        let mut child = Self {
+            pid: born.pid,
+            tree: born.tree,
+            channel: born.channel,
+            reports: born.reports,
+            exited: born.exited,
+            open: Some(open),
+            told: None,
+            spawned: false,
+            killed: AtomicBool::new(false),
+            kill_on_drop: born.kill_on_drop,
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            streams: BTreeMap::new(),
+        };
+        for (number, fd) in born.streams {
+            match number {
+                0 => child.stdin = Some(ChildStdin::new(fd)?),
+                1 => child.stdout = Some(ChildOutput::new(fd, token.clone())?),
+                2 => child.stderr = Some(ChildOutput::new(fd, token.clone())?),
+                _ => drop(child.streams.insert(number, ChildStream::new(fd, token.clone())?)),
+            }
+        }
+        Ok(child)
     }
 
     /// The process id.
@@ -125,13 +156,17 @@ impl Child {
     /// # Cancel safety
     /// Loses nothing.
     pub async fn next(&mut self) -> Option<ChildEvent> {
+        if !self.spawned {
+            self.spawned = true;
+            return Some(ChildEvent::Spawn);
+        }
         loop {
             // The exit is reported once; the reports end when the channel has ended too.
             let Some(Reported { report, .. }) = self.reports.recv().await else {
-                if let Some(streams) = &mut self.streams {
-                    streams.recv().await;
-                    self.streams = None;
-                    return self.exit.map(ChildEvent::Close);
+                if let Some(open) = &mut self.open {
+                    open.recv().await;
+                    self.open = None;
+                    return self.told.map(ChildEvent::Close);
                 }
                 return None;
             };
@@ -141,29 +176,47 @@ impl Child {
                 Report::Internal(..) => continue,
                 Report::Bad(bad) => ChildEvent::BadMessage(bad),
                 Report::Lost(handle) => ChildEvent::HandleLost(handle),
+                Report::Aborted => {
+                    self.killed.store(true, Ordering::Relaxed);
+                    ChildEvent::Error(ChildError::Aborted)
+                }
                 Report::Disconnected { fault, unsent } => ChildEvent::Disconnect { fault, unsent },
                 Report::Exited(status) => {
-                    self.exit = Some(status);
+                    self.told = Some(status);
                     (self.stdin, self.stdout, self.stderr) = (None, None, None);
+                    self.streams.clear();
                     ChildEvent::Exit(status)
                 }
             });
         }
     }
 
-    /// Reads events until the process has ended, dropping all others. Can be asked again.
+    /// Waits until the process has ended and is collected. Can be asked any number of times, and from elsewhere: what this
+    /// returns does not borrow the child. Events stay to be read; but a child with a channel may wait for you to read them.
     ///
     /// # Cancel safety
-    /// Loses the events it has read.
-    pub async fn wait(&mut self) -> ExitStatus {
-        loop {
-            if let Some(status) = self.exit {
-                return status;
-            }
-            if self.next().await.is_none() {
-                return self.exit.unwrap_or(ExitStatus::Code(0));
+    /// Loses nothing.
+    pub fn wait(&self) -> impl Future<Output = ExitStatus> + Send + use<> {
+        let mut exited = self.exited.clone();
+        async move {
+            let status = exited.wait_for(Option::is_some).await.ok().and_then(|status| *status);
+            // Its watcher is gone only with the runtime.
+            match status {
+                Some(status) => status,
+                None => std::future::pending().await,
             }
         }
+    }
+
+    /// How it ended, if it has. Node: `exitCode` and `signalCode`.
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        *self.exited.borrow()
+    }
+
+    /// Whether it was sent a signal from here, by [`kill`](Self::kill) or on abort; no matter what it made of it. Node:
+    /// `killed`.
+    pub fn killed(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
     }
 
     /// Sends a message; waits while too much waits before it.
@@ -192,52 +245,25 @@ impl Child {
     /// # Errors
     /// `ESRCH` if it has ended, `EINVAL` if there is no such signal, `EPERM`.
     pub fn kill(&self, signal: i32) -> io::Result<()> {
-        pidfd::send_signal(&*self.pidfd, signal)
+        pidfd::send_signal(self.tree.pidfd(), signal)?;
+        self.killed.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Kills the child and all that it has started, with SIGKILL: its descendants, and its own process group, session and
+    /// control group if it was given some. A descendant that has left them, and whose parent has ended, has escaped.
+    ///
+    /// Once the child has ended only its control group can be killed; nothing else says who belonged to it.
+    pub fn kill_tree(&self) {
+        self.killed.store(true, Ordering::Relaxed);
+        self.tree.kill();
     }
 }
 
-/// The pipe to a child's standard input. Dropping it is the end of the file for the child.
-#[derive(Debug)]
-pub struct ChildStdin(pipe::Sender);
-
-impl AsyncWrite for ChildStdin {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-
-/// The pipe from a child's standard output or standard error.
-#[derive(Debug)]
-pub struct ChildOutput {
-    pipe: pipe::Receiver,
-    /// Dropped at the end of the file, so that `Close` need not wait for the reader to drop the stream.
-    open: Option<mpsc::Sender<()>>,
-}
-
-impl ChildOutput {
-    fn new(fd: OwnedFd, open: mpsc::Sender<()>) -> io::Result<Self> {
-        Ok(Self {
-            pipe: pipe::Receiver::from_owned_fd(fd)?,
-            open: Some(open),
-        })
-    }
-}
-
-impl AsyncRead for ChildOutput {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = std::task::ready!(Pin::new(&mut self.pipe).poll_read(cx, buf));
-        if buf.filled().len() == before && buf.remaining() > 0 {
-            self.open = None;
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.kill_on_drop && self.exit_status().is_none() {
+            self.tree.kill();
         }
-        Poll::Ready(read)
     }
 }

@@ -108,7 +108,7 @@ struct Worker {
     /// `None` for a program that was given no channel, and once it has ended.
     channel: Option<Channel>,
     /// The worker's end of it.
-    end: Option<SocketId>,
+    end: Option<(i32, SocketId)>,
     /// It can be handed connections.
     takes_connections: bool,
     exited: bool,
@@ -209,11 +209,9 @@ impl Primary {
             pid,
             pidfd,
             channel,
-            stdin,
-            stdout,
-            stderr,
+            streams,
         } = command.launch(Some(worker.0))?;
-        drop(stdin);
+        let mut streams: HashMap<i32, OwnedFd> = streams.into_iter().collect();
         let (port, channel, end) = match channel {
             Some(made) => (Some(made.port), Some(made.channel), Some(made.end)),
             None => (None, None, None),
@@ -221,7 +219,7 @@ impl Primary {
         if channel.is_some() {
             self.machine.input(now(), Input::Joined { worker, gated });
         }
-        tokio::spawn(watch(worker, port, pidfd.clone(), self.sink.clone()));
+        tokio::spawn(watch(worker, port, pidfd.clone(), self.sink.clone(), command.care()));
         self.workers.insert(
             worker,
             Worker {
@@ -237,7 +235,11 @@ impl Primary {
             },
         );
         self.obey();
-        Ok(Forked { pid, stdout, stderr })
+        Ok(Forked {
+            pid,
+            stdout: streams.remove(&1),
+            stderr: streams.remove(&2),
+        })
     }
 
     /// The workers whose process or channel has not ended.
@@ -407,6 +409,8 @@ impl Primary {
             }
             Report::Bad(error) => self.events.push_back(PrimaryEvent::BadMessage { worker, error }),
             // The worker never got it: others may have it.
+            // Its exit follows.
+            Report::Aborted => {}
             Report::Lost(handle) => {
                 if let Some(conn) = self.conn_of(&handle) {
                     let conns = vec![conn];

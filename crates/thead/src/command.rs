@@ -3,42 +3,20 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use thead_wire::env::ChannelEnv;
 use thead_wire::{Dialect, Serialization, endpoint};
-use tokio::sync::mpsc;
 
-use crate::channel::{Channel, Port};
-use crate::child::{Born, Child};
+use crate::abort::AbortSignal;
 use crate::runtime::Runtime;
+use crate::stdio::Stdio;
 use crate::sys;
-use crate::sys::pidfd;
-use crate::sys::reclaim::SocketId;
-use crate::sys::spawn::{FdSource, Session, SpawnSpec, Stage};
-use crate::watch::watch;
+use crate::sys::spawn::{Credentials, Limit, Session, Stage};
 
-/// The child's descriptor of its channel, as with Node's `fork()`.
-pub(crate) const CHANNEL_FD: i32 = 3;
+mod launch;
 
-/// How long a handle may stay unacknowledged, and a channel that is to end unread, before it is given up. Long, for a worker may be stopped in a
-/// debugger or swapped out; a worker that dies is noticed at once by other means.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A standard stream of a child.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Stdio {
-    /// The parent's own.
-    #[default]
-    Inherit,
-    /// A pipe to the parent.
-    Pipe,
-    /// `/dev/null`.
-    Null,
-}
+pub(crate) use launch::Launched;
 
 /// Why a child could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +43,32 @@ impl SpawnError {
     pub fn is_program(&self) -> bool {
         matches!(self, Self::Spawn(error) if error.stage() == Stage::Program)
     }
+
+    /// What failed, as Node's errors have it in `syscall`: `"spawn ls"`, or `"spawn"` if it was not the program.
+    pub fn syscall(&self) -> String {
+        match self {
+            Self::Spawn(error) if self.is_program() => {
+                format!("spawn {}", error.path().unwrap_or(Path::new("")).display())
+            }
+            _ => "spawn".into(),
+        }
+    }
+
+    /// What may be done about it; empty if there is nothing to say.
+    pub fn hint(&self) -> &'static str {
+        match self.code() {
+            "ENOENT" if self.is_program() => {
+                "is it installed, and in the child's PATH? For a script: is the interpreter of its first line?"
+            }
+            "ENOENT" => "there is no such directory",
+            "EACCES" => "is it a file that may be executed (chmod +x), and may its directory be entered?",
+            "E2BIG" => "the arguments and the environment are too large together: pass less, or pass a file",
+            "EMFILE" | "ENFILE" => "no descriptors are left: raise the limit of open files (ulimit -n)",
+            "EAGAIN" => "no more processes are allowed: raise the limit (ulimit -u, or pids.max of the cgroup)",
+            "EPERM" => "this user may not do that: root, or a capability, is needed",
+            _ => "",
+        }
+    }
 }
 
 /// A process to be started, once or many times.
@@ -87,34 +91,74 @@ impl SpawnError {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Command {
-    program: OsString,
-    args: Vec<OsString>,
+    pub(crate) program: OsString,
+    arg0: Option<OsString>,
+    pub(crate) args: Vec<OsString>,
     env: BTreeMap<OsString, Option<OsString>>,
     inherit_env: bool,
     cwd: Option<PathBuf>,
-    stdio: [Stdio; 3],
+    pub(crate) stdio: BTreeMap<i32, Stdio>,
     channel: Option<endpoint::Config>,
     session: Session,
     death_signal: Option<i32>,
+    credentials: Option<Credentials>,
+    limits: Vec<Limit>,
+    nice: Option<i32>,
+    umask: Option<u32>,
+    cgroup: Option<PathBuf>,
+    pub(crate) timeout: Option<Duration>,
+    abort: Option<AbortSignal>,
+    pub(crate) kill_signal: i32,
+    kill_on_drop: bool,
+    pub(crate) max_buffer: usize,
+    pub(crate) input: Option<Vec<u8>>,
     /// Where an option goes that gives each worker a port of its own for the debugger, and the port of the first.
     inspect: Option<(usize, u16)>,
 }
 
+/// What a child may print while [`Command::output`] waits for it, unless it is told otherwise. Node: `maxBuffer`.
+pub const MAX_BUFFER: usize = 1 << 20;
+
 impl Command {
     /// A program without a channel. A name without a slash is looked up in the child's PATH.
+    ///
+    /// Whatever the parent has changed, a child starts with every signal at its default and none blocked, and has no
+    /// descriptor but those named here.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self {
             program: program.as_ref().to_owned(),
+            arg0: None,
             args: Vec::new(),
             env: BTreeMap::new(),
             inherit_env: true,
             cwd: None,
-            stdio: [Stdio::Inherit; 3],
+            stdio: (0..3).map(|number| (number, Stdio::Inherit)).collect(),
             channel: None,
             session: Session::Inherit,
             death_signal: None,
+            credentials: None,
+            limits: Vec::new(),
+            nice: None,
+            umask: None,
+            cgroup: None,
+            timeout: None,
+            abort: None,
+            kill_signal: libc::SIGTERM,
+            kill_on_drop: false,
+            max_buffer: MAX_BUFFER,
+            input: None,
             inspect: None,
         }
+    }
+
+    /// A line for `/bin/sh -c`. What comes from outside does not belong into it: the shell obeys all of its characters.
+    pub fn shell(line: impl AsRef<OsStr>) -> Self {
+        Self::shell_with("/bin/sh", line)
+    }
+
+    /// A line for `SHELL -c`.
+    pub fn shell_with(shell: impl AsRef<OsStr>, line: impl AsRef<OsStr>) -> Self {
+        Self::new(shell).arg("-c").arg(line)
     }
 
     /// A script under `node`, with a channel. Node: `child_process.fork(script)`.
@@ -134,9 +178,16 @@ impl Command {
             .channel(Serialization::Json)
             .dialect(runtime.dialect());
         if runtime == Runtime::Node {
-            command.inspect = inspect_port(options).map(|port| (command.args.len() - 1, port));
+            command.inspect = launch::inspect_port(options).map(|port| (command.args.len() - 1, port));
         }
         command
+    }
+
+    /// What the child sees as its own name, in place of the program's. Node: `argv0`.
+    #[must_use]
+    pub fn arg0(mut self, name: impl AsRef<OsStr>) -> Self {
+        self.arg0 = Some(name.as_ref().to_owned());
+        self
     }
 
     /// Adds an argument.
@@ -183,28 +234,39 @@ impl Command {
         self
     }
 
-    /// Standard input.
+    /// Standard input. Inherited by default.
     #[must_use]
-    pub fn stdin(mut self, stdio: Stdio) -> Self {
-        self.stdio[0] = stdio;
+    pub fn stdin(self, stdio: impl Into<Stdio>) -> Self {
+        self.fd(0, stdio)
+    }
+
+    /// Standard output. Inherited by default.
+    #[must_use]
+    pub fn stdout(self, stdio: impl Into<Stdio>) -> Self {
+        self.fd(1, stdio)
+    }
+
+    /// Standard error. Inherited by default.
+    #[must_use]
+    pub fn stderr(self, stdio: impl Into<Stdio>) -> Self {
+        self.fd(2, stdio)
+    }
+
+    /// Any descriptor of the child. Our end of a pipe is in [`Child::streams`](crate::Child::streams) from number 3 on.
+    #[must_use]
+    pub fn fd(mut self, number: i32, stdio: impl Into<Stdio>) -> Self {
+        self.stdio.insert(number, stdio.into());
         self
     }
 
-    /// Standard output.
+    /// What the child reads as its standard input; then the file ends.
     #[must_use]
-    pub fn stdout(mut self, stdio: Stdio) -> Self {
-        self.stdio[1] = stdio;
-        self
+    pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.input = Some(bytes.into());
+        self.stdin(Stdio::Pipe)
     }
 
-    /// Standard error.
-    #[must_use]
-    pub fn stderr(mut self, stdio: Stdio) -> Self {
-        self.stdio[2] = stdio;
-        self
-    }
-
-    /// Gives the child a channel, as `stdio: [..., 'ipc']` does.
+    /// Gives the child a channel, as `stdio: [..., 'ipc']` does, at the first number from 3 on that nothing else has.
     #[must_use]
     pub fn channel(mut self, serialization: Serialization) -> Self {
         self.channel = Some(endpoint::Config {
@@ -241,6 +303,112 @@ impl Command {
         self
     }
 
+    /// Gives the child a session of its own, so that no terminal and no shell ends it with us. Node: `detached`.
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        self.session = Session::New;
+        self
+    }
+
+    /// Puts the child into an existing process group of our session.
+    #[must_use]
+    pub fn process_group(mut self, group: i32) -> Self {
+        self.session = Session::Group(group);
+        self
+    }
+
+    /// The child's user. Unless [`gid`](Self::gid) and [`groups`](Self::groups) are set too, it keeps our group; it has
+    /// no supplementary groups but those named.
+    ///
+    /// Needs root, and a `main` that begins with [`run_if_asked`](crate::sys::helper::run_if_asked): a child must not become
+    /// somebody else while it borrows our memory, so it runs this program once more on its way. About 1 ms.
+    #[must_use]
+    pub fn uid(mut self, uid: u32) -> Self {
+        self.credentials.get_or_insert_default().uid = Some(uid);
+        self
+    }
+
+    /// The child's group; see [`uid`](Self::uid).
+    #[must_use]
+    pub fn gid(mut self, gid: u32) -> Self {
+        self.credentials.get_or_insert_default().gid = Some(gid);
+        self
+    }
+
+    /// All supplementary groups of the child; see [`uid`](Self::uid).
+    #[must_use]
+    pub fn groups(mut self, groups: impl IntoIterator<Item = u32>) -> Self {
+        self.credentials.get_or_insert_default().groups = groups.into_iter().collect();
+        self
+    }
+
+    /// A resource limit of the child.
+    #[must_use]
+    pub fn limit(mut self, limit: Limit) -> Self {
+        self.limits.push(limit);
+        self
+    }
+
+    /// The child's priority, -20 (first) to 19 (last).
+    #[must_use]
+    pub fn nice(mut self, nice: i32) -> Self {
+        self.nice = Some(nice);
+        self
+    }
+
+    /// Permissions that files of the child do not get.
+    #[must_use]
+    pub fn umask(mut self, umask: u32) -> Self {
+        self.umask = Some(umask);
+        self
+    }
+
+    /// Starts the child in this control group (a directory of a cgroup2 file system, which the caller makes and removes).
+    /// [`Child::kill_tree`](crate::Child::kill_tree) then ends all that is in it.
+    #[must_use]
+    pub fn cgroup(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.cgroup = Some(directory.into());
+        self
+    }
+
+    /// How long the child may run; then it gets the [`kill_signal`](Self::kill_signal), once.
+    ///
+    /// What [`output`](Self::output) waits for gets SIGKILL in the end.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sends the child the [`kill_signal`](Self::kill_signal) when this aborts. Node: `signal`.
+    #[must_use]
+    pub fn abort_on(mut self, signal: AbortSignal) -> Self {
+        self.abort = Some(signal);
+        self
+    }
+
+    /// What ends the child after its [`timeout`](Self::timeout), when it prints too much, or on abort. Default SIGTERM.
+    #[must_use]
+    pub fn kill_signal(mut self, signal: i32) -> Self {
+        self.kill_signal = signal;
+        self
+    }
+
+    /// Ends the child, and all that it has started, with SIGKILL when its [`Child`](crate::Child) is dropped.
+    #[must_use]
+    pub fn kill_on_drop(mut self) -> Self {
+        self.kill_on_drop = true;
+        self
+    }
+
+    /// How many bytes the child may print to standard output, and to standard error, while [`output`](Self::output) waits
+    /// for it. Default [`MAX_BUFFER`].
+    #[must_use]
+    pub fn max_buffer(mut self, bytes: usize) -> Self {
+        self.max_buffer = bytes;
+        self
+    }
+
     /// The signal that the child gets when the parent's *thread* that spawned it ends. Only for parents that spawn from
     /// a thread that lives as long as they do.
     #[must_use]
@@ -257,189 +425,5 @@ impl Command {
     /// Whether the child can be handed connections as a cluster worker.
     pub(crate) fn takes_connections(&self) -> bool {
         self.channel.is_some_and(|config| config.dialect != Dialect::Bun)
-    }
-
-    /// Starts it. Must be called within a Tokio runtime.
-    ///
-    /// # Errors
-    /// [`SpawnError`]; nothing was started.
-    pub fn spawn(&self) -> Result<Child, SpawnError> {
-        let Launched {
-            pid,
-            pidfd,
-            channel,
-            stdin,
-            stdout,
-            stderr,
-        } = self.launch(None)?;
-        let (sink, reports) = mpsc::unbounded_channel();
-        let (port, channel) = channel.map(|made| (made.port, made.channel)).unzip();
-        tokio::spawn(watch((), port, pidfd.clone(), sink));
-        let child = Child::new(Born {
-            pid,
-            pidfd: pidfd.clone(),
-            channel,
-            reports,
-            stdin,
-            stdout,
-            stderr,
-        });
-        if child.is_err() {
-            // It runs, and nobody would know.
-            let _ = pidfd::send_signal(&*pidfd, libc::SIGKILL);
-        }
-        Ok(child?)
-    }
-
-    /// Starts it, as a cluster worker if it gets an id and has a channel.
-    pub(crate) fn launch(&self, unique_id: Option<u32>) -> Result<Launched, SpawnError> {
-        let mut spec = SpawnSpec::new(&self.program);
-        spec.args.clone_from(&self.args);
-        if let (Some((at, first)), Some(id)) = (self.inspect, unique_id) {
-            spec.args
-                .insert(at, format!("--inspect-port={}", nth_port(first, id)).into());
-        }
-        spec.cwd.clone_from(&self.cwd);
-        spec.session = self.session;
-        spec.death_signal = self.death_signal;
-        spec.env = self.environment();
-
-        let [(stdin, child_stdin), (stdout, child_stdout), (stderr, child_stderr)] = [
-            pipe(self.stdio[0], true)?,
-            pipe(self.stdio[1], false)?,
-            pipe(self.stdio[2], false)?,
-        ];
-        for (number, (stdio, child)) in (0..).zip(self.stdio.iter().zip([&child_stdin, &child_stdout, &child_stderr])) {
-            spec.fds.push((
-                number,
-                match (stdio, child) {
-                    (Stdio::Inherit, _) => FdSource::Inherit,
-                    (_, Some(child)) => FdSource::Fd(child.as_fd()),
-                    (_, None) => FdSource::Null,
-                },
-            ));
-        }
-
-        let mut made = None;
-        let pair = self
-            .channel
-            .map(|_| sys::message::socketpair(Some(sys::message::NODE_BUFFER)))
-            .transpose()?;
-        let (ours, theirs) = pair.map(|pair| (pair.parent, pair.child)).unzip();
-        if let (Some(config), Some(ours), Some(theirs)) = (self.channel, ours, &theirs) {
-            let env = ChannelEnv {
-                fd: CHANNEL_FD,
-                serialization: config.serialization,
-                unique_id,
-            };
-            spec.env
-                .extend(env.variables().map(|(name, value)| (name.into(), value.into())));
-            spec.fds.push((CHANNEL_FD, FdSource::Fd(theirs.as_fd())));
-            let end = SocketId::of(theirs)?;
-            let (port, channel) = Port::new(ours, config, PATIENCE)?;
-            made = Some(MadeChannel { port, channel, end });
-        }
-        let spawned = sys::spawn::spawn(&spec)?;
-        Ok(Launched {
-            pid: spawned.pid.unsigned_abs(),
-            pidfd: Arc::new(spawned.pidfd),
-            channel: made,
-            stdin,
-            stdout,
-            stderr,
-        })
-    }
-
-    /// The parent's variables, changed as asked, without those that only the channel may set.
-    fn environment(&self) -> Vec<(OsString, OsString)> {
-        let parents = std::env::vars_os().filter(|(name, _)| self.inherit_env && !self.env.contains_key(name));
-        let own = self
-            .env
-            .iter()
-            .filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
-        let channels = |name: &OsStr| name.to_str().is_some_and(ChannelEnv::owns);
-        parents.chain(own).filter(|(name, _)| !channels(name)).collect()
-    }
-}
-
-/// The port of a debugger that these options ask for. A worker's port counts on from it, as under Node's cluster; there the
-/// primary itself has the first, which here is the first worker's.
-///
-/// Node: `lib/internal/cluster/primary.js`, `createWorkerProcess`.
-fn inspect_port(options: &[OsString]) -> Option<u16> {
-    let mut values = options.iter().filter_map(|option| {
-        let option = option.to_str()?;
-        let (flag, value) = option.split_once('=').unwrap_or((option, ""));
-        let known = [
-            "--inspect",
-            "--inspect-brk",
-            "--inspect-wait",
-            "--inspect-port",
-            "--debug-port",
-        ]
-        .contains(&flag);
-        known
-            .then(|| value.rsplit(':').next()?.parse().ok())
-            .map(|port: Option<u16>| port.unwrap_or(9229))
-    });
-    values.next_back()
-}
-
-/// Past the last port it goes on at 1024. Port 0, any, stays.
-fn nth_port(first: u16, id: u32) -> u32 {
-    let nth = u32::from(first) + id.saturating_sub(1);
-    match nth {
-        _ if first == 0 => 0,
-        ..=65_535 => nth,
-        _ => 1024 + (nth - 65_536) % (65_536 - 1024),
-    }
-}
-
-/// A process that was just started.
-pub(crate) struct Launched {
-    pub(crate) pid: u32,
-    pub(crate) pidfd: Arc<OwnedFd>,
-    pub(crate) channel: Option<MadeChannel>,
-    pub(crate) stdin: Option<OwnedFd>,
-    pub(crate) stdout: Option<OwnedFd>,
-    pub(crate) stderr: Option<OwnedFd>,
-}
-
-/// The parent's side of a new channel.
-pub(crate) struct MadeChannel {
-    pub(crate) port: Port,
-    pub(crate) channel: Channel,
-    /// Which socket the child's end is.
-    pub(crate) end: SocketId,
-}
-
-/// The parent's (non-blocking) and the child's (blocking) end of a pipe, if one is wanted.
-fn pipe(stdio: Stdio, child_reads: bool) -> io::Result<(Option<OwnedFd>, Option<OwnedFd>)> {
-    if stdio != Stdio::Pipe {
-        return Ok((None, None));
-    }
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let (ours, theirs) = if child_reads {
-        (writer, reader)
-    } else {
-        (reader, writer)
-    };
-    rustix::io::ioctl_fionbio(&ours, true)?;
-    Ok((Some(ours), Some(theirs)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_worker_has_a_port_of_its_own_for_the_debugger() {
-        let port = |options: &[&str]| inspect_port(&options.iter().map(OsString::from).collect::<Vec<_>>());
-        assert_eq!(port(&["--require", "a"]), None);
-        assert_eq!(port(&["--inspect"]), Some(9229));
-        assert_eq!(port(&["--inspect=0.0.0.0:4000"]), Some(4000));
-        assert_eq!(port(&["--inspect-brk", "--inspect-port=5000"]), Some(5000));
-        assert_eq!([1, 2, 9].map(|id| nth_port(65_530, id)), [65_530, 65_531, 1026]);
-        assert_eq!(nth_port(0, 3), 0);
     }
 }

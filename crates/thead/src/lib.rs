@@ -8,26 +8,34 @@
 //! Linux 5.10 or newer.
 #![deny(unsafe_code)]
 
+mod abort;
 pub mod channel;
 mod child;
 pub mod cluster;
 mod command;
+mod exec;
 pub mod output;
 pub mod preload;
 mod runtime;
 pub mod service;
+mod stdio;
 #[expect(unsafe_code, reason = "what thead asks of the kernel has no safe interface")]
 pub mod sys;
+mod verbs;
 mod watch;
 pub mod worker;
 
-pub use child::{Child, ChildEvent, ChildOutput, ChildStdin};
-pub use command::{Command, SpawnError, Stdio};
+pub use abort::{AbortController, AbortSignal};
+pub use child::{Child, ChildError, ChildEvent};
+pub use command::{Command, MAX_BUFFER, SpawnError};
+pub use exec::{ExecError, Failure, Output};
 pub use runtime::Runtime;
+pub use stdio::{ChildOutput, ChildStdin, ChildStream, Stdio};
 pub use sys::pidfd::ExitStatus;
 pub use thead_core as core;
 pub use thead_wire as wire;
 pub use thead_wire::{HandleKind, Serialization};
+pub use verbs::{exec, exec_file, exec_file_sync, exec_sync, fork, spawn, spawn_sync};
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

@@ -16,8 +16,9 @@ use tokio::time::Instant;
 
 use crate::channel::{Fault, Handle, Message, SendError, until};
 use crate::cluster::{Primary, PrimaryEvent};
-use crate::command::{Command, Stdio};
+use crate::command::Command;
 use crate::output::{Line, Stream, Tail};
+use crate::stdio::Stdio;
 use crate::sys::pidfd::ExitStatus;
 
 pub use thead_core::restart::{Backoff, Intensity, Policy, Restart};

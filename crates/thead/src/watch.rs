@@ -3,16 +3,18 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use thead_wire::endpoint::{Event, ReceivedHandle};
 use thead_wire::message::BadMessage;
 use tokio::io::Interest;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::Instant;
 
-use crate::channel::{Fault, Handle, Message, Port};
+use crate::abort::AbortSignal;
+use crate::channel::{Fault, Handle, Message, Port, until};
 use crate::sys;
 use crate::sys::pidfd::{self, ExitStatus};
 
@@ -27,6 +29,8 @@ pub(crate) enum Report {
     Bad(BadMessage),
     /// A handle that it never got.
     Lost(Handle),
+    /// It was sent its kill signal, for it was aborted.
+    Aborted,
     /// The channel has ended. Nothing but the exit follows.
     Disconnected {
         /// What the child did, if this side ended it.
@@ -45,7 +49,7 @@ impl Report {
             Self::Message(message, _) => message.raw().len(),
             Self::Internal(body, _) => body.len(),
             Self::Bad(_) => 0,
-            Self::Lost(_) | Self::Disconnected { .. } | Self::Exited(_) => return 0,
+            Self::Lost(_) | Self::Aborted | Self::Disconnected { .. } | Self::Exited(_) => return 0,
         };
         u32::try_from(REPORT + bytes).map_or(ROOM, |cost| cost.min(ROOM))
     }
@@ -67,58 +71,51 @@ const ROOM: u32 = 256 << 10;
 /// What each report takes up besides its message, in bytes. So 64 small ones may wait, and others' wait behind so many.
 const REPORT: usize = 4 << 10;
 
+/// What is done for a child besides watching it.
+pub(crate) struct Care {
+    /// When it gets the signal.
+    pub(crate) deadline: Option<Instant>,
+    /// What gives it the signal too.
+    pub(crate) abort: Option<AbortSignal>,
+    pub(crate) signal: i32,
+    /// It may not outlive its owner.
+    pub(crate) kill_on_drop: bool,
+    /// Told how it ended, whoever hears the reports.
+    pub(crate) exit: Option<watch::Sender<Option<ExitStatus>>>,
+}
+
 /// Watches a child until its channel has ended and its process is collected. Reports are marked with `tag`.
 ///
 /// An owner that went away ends the channel. The process is collected the moment it ends, whatever the owner does, so no
 /// zombie is left.
-pub(crate) async fn watch<T: Copy>(
+pub(crate) fn watch<T: Copy>(
     tag: T,
     port: Option<Port>,
     pidfd: Arc<OwnedFd>,
     sink: mpsc::UnboundedSender<Reported<T>>,
-) {
-    let mut watch = Watch {
+    care: Care,
+) -> impl Future<Output = ()> {
+    // Here and not in the future: one that is dropped unpolled leaves a process too.
+    let watch = Watch {
         tag,
         port,
-        process: Process::Runs(Box::pin(exit_of(pidfd))),
+        process: Process::Runs(Box::pin(exit_of(pidfd.clone()))),
+        pidfd,
         sink,
         room: Arc::new(Semaphore::new(ROOM as usize)),
+        care,
     };
-    let mut owned = true;
-    loop {
-        watch.report_all().await;
-        if let Process::Ended(status) = watch.process {
-            // What it wrote before it died is still there, and comes before its exit.
-            if let Some(port) = &mut watch.port {
-                port.drain();
-            }
-            watch.report_all().await;
-            watch.report(Report::Exited(status)).await;
-            watch.process = Process::Told;
-        }
-        if matches!(watch.process, Process::Told) && (watch.port.is_none() || !owned) {
-            return;
-        }
-        tokio::select! {
-            biased;
-            () = watch.sink.closed(), if owned => {
-                owned = false;
-                if let Some(port) = &watch.port {
-                    port.channel().disconnect();
-                }
-            }
-            () = turn(&mut watch.port, true) => {}
-            () = watch.process.end() => {}
-        }
-    }
+    watch.run()
 }
 
 struct Watch<T> {
     tag: T,
     port: Option<Port>,
     process: Process,
+    pidfd: Arc<OwnedFd>,
     sink: mpsc::UnboundedSender<Reported<T>>,
     room: Arc<Semaphore>,
+    care: Care,
 }
 
 /// The process of a child.
@@ -143,6 +140,39 @@ impl Process {
 }
 
 impl<T: Copy> Watch<T> {
+    async fn run(mut self) {
+        let mut owned = true;
+        let owner = self.sink.clone();
+        loop {
+            self.report_all().await;
+            if let Process::Ended(status) = self.process {
+                // What it wrote before it died is still there, and comes before its exit.
+                if let Some(port) = &mut self.port {
+                    port.drain();
+                }
+                self.report_all().await;
+                if let Some(exit) = self.care.exit.take() {
+                    exit.send_replace(Some(status));
+                }
+                self.report(Report::Exited(status)).await;
+                self.process = Process::Told;
+            }
+            if matches!(self.process, Process::Told) && (self.port.is_none() || !owned) {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = owner.closed(), if owned => {
+                    owned = false;
+                    if let Some(port) = &self.port {
+                        port.channel().disconnect();
+                    }
+                }
+                () = self.step(true) => {}
+            }
+        }
+    }
+
     /// Reports all that the channel has to tell; afterwards it is gone if it has ended.
     async fn report_all(&mut self) {
         while let Some(port) = &self.port {
@@ -176,18 +206,90 @@ impl<T: Copy> Watch<T> {
                 loop {
                     tokio::select! {
                         room = &mut room => break room.ok(),
-                        () = turn(&mut self.port, false) => {}
-                        () = self.process.end() => {}
+                        () = self.step(false) => {}
                     }
                 }
             }
         };
+        self.hand_over(report, room);
+    }
+
+    fn hand_over(&self, report: Report, room: Option<OwnedSemaphorePermit>) {
         // An owner that is gone wants to know nothing.
         let _ = self.sink.send(Reported {
             tag: self.tag,
             report,
             _room: room,
         });
+    }
+
+    /// Waits until there is something to do for the child, and does it.
+    ///
+    /// # Cancel safety
+    /// Loses nothing.
+    async fn step(&mut self, may_read: bool) {
+        let runs = matches!(self.process, Process::Runs(_));
+        // The clock first: a child that writes without end must not stop it. Its exit last: what it wrote comes before.
+        tokio::select! {
+            biased;
+            () = until(self.care.deadline), if runs => {
+                self.care.deadline = None;
+                // It may just have ended.
+                let _ = pidfd::send_signal(&*self.pidfd, self.care.signal);
+            }
+            () = aborted(&mut self.care.abort), if runs => {
+                self.care.abort = None;
+                if pidfd::send_signal(&*self.pidfd, self.care.signal).is_ok() {
+                    self.hand_over(Report::Aborted, None);
+                }
+            }
+            () = turn(&mut self.port, may_read) => {}
+            () = self.process.end() => {}
+        }
+    }
+}
+
+/// The runtime ends while the process runs.
+impl<T> Drop for Watch<T> {
+    fn drop(&mut self) {
+        if !matches!(self.process, Process::Runs(_)) {
+            return;
+        }
+        if self.care.kill_on_drop {
+            let _ = pidfd::send_signal(&*self.pidfd, libc::SIGKILL);
+            let late = std::time::Instant::now() + DEATH;
+            while matches!(pidfd::try_wait(&*self.pidfd), Ok(None)) {
+                if std::time::Instant::now() > late {
+                    return leave(self.pidfd.clone());
+                }
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        } else {
+            leave(self.pidfd.clone());
+        }
+    }
+}
+
+/// How long a process may take to die of SIGKILL before it is left to itself.
+const DEATH: Duration = Duration::from_secs(1);
+
+/// Processes whose watchers went with their runtime.
+static LEFT: Mutex<Vec<Arc<OwnedFd>>> = Mutex::new(Vec::new());
+
+fn leave(pidfd: Arc<OwnedFd>) {
+    LEFT.lock().unwrap_or_else(PoisonError::into_inner).push(pidfd);
+}
+
+/// Collects processes that nobody watches any more. Called now and then, so that no more than a few zombies gather.
+pub(crate) fn collect_left() {
+    let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+    left.retain(|pidfd| matches!(pidfd::try_wait(&**pidfd), Ok(None)));
+}
+
+async fn aborted(signal: &mut Option<AbortSignal>) {
+    match signal {
+        Some(signal) => signal.aborted().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -5,22 +5,19 @@
 //! same moment is no danger: the kernel gives each of us whole segments, and a segment that carries a descriptor is one
 //! frame. Where the kernel does not permit it (ptrace rights), offers stay with the worker until it reads or dies.
 
-use std::os::fd::RawFd;
-
 use thead_core::cluster::Input;
 use thead_core::id::{ConnId, WorkerId};
 
 use super::{Primary, now};
-use crate::command::CHANNEL_FD;
 use crate::sys;
 
 impl Primary {
     pub(super) fn reclaim(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get(&id) else { return };
-        let (Some(channel), Some(end)) = (&worker.channel, worker.end) else {
+        let (Some(channel), Some((number, end))) = (&worker.channel, worker.end) else {
             return;
         };
-        let reads = match sys::reclaim::reclaim(&*worker.pidfd, CHANNEL_FD as RawFd, end) {
+        let reads = match sys::reclaim::reclaim(&*worker.pidfd, number, end) {
             Ok(reads) => reads,
             Err(error) => return tracing::debug!(worker = %id, %error, "unread offers stay with their worker"),
         };

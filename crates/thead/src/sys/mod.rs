@@ -18,6 +18,7 @@ pub mod reap;
 pub mod reclaim;
 pub mod spawn;
 pub mod stat;
+pub mod tree;
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};

@@ -7,7 +7,7 @@ use thead::channel::{Fault, SendError};
 use thead::wire::endpoint::ProtocolError;
 use thead::{ChildEvent, Serialization};
 
-use crate::kit::{forget_peak, history, in_time, misbehave, name, peak, state, test, until};
+use crate::kit::{forget_peak, history, in_time, misbehave, name, next, peak, state, test, until};
 
 const MIB: usize = 1 << 20;
 
@@ -17,7 +17,7 @@ fn a_line_that_means_nothing_is_told_and_the_channel_lives() {
         let mut child = misbehave("sends bad lines").spawn().unwrap();
         let (mut told, mut unparsable) = (0, 0);
         loop {
-            match in_time("the last line", child.next()).await.unwrap() {
+            match next(&mut child).await.unwrap() {
                 ChildEvent::BadMessage(_) => told += 1,
                 ChildEvent::Message { message, .. } => match message.parse::<serde_json::Value>() {
                     Ok(value) => {
@@ -85,7 +85,7 @@ fn a_few_descriptors_with_plain_messages_are_closed_with_the_channel() {
     test(async || {
         let mut child = misbehave("sends descriptors with nothing").spawn().unwrap();
         for _ in 0..64 {
-            assert_eq!(name(&child.next().await.unwrap()), "message 1");
+            assert_eq!(name(&next(&mut child).await.unwrap()), "message 1");
         }
         child.disconnect();
         assert_eq!(history(&mut child).await, ["disconnect", "exit 0", "close"]);

@@ -153,10 +153,20 @@ pub(crate) fn name(event: &ChildEvent) -> String {
     }
 }
 
+/// The next event but the first, which is always the same.
+pub(crate) async fn next(child: &mut Child) -> Option<ChildEvent> {
+    loop {
+        match in_time("the next event", child.next()).await {
+            Some(ChildEvent::Spawn) => {}
+            event => return event,
+        }
+    }
+}
+
 /// All events to the end.
 pub(crate) async fn history(child: &mut Child) -> Vec<String> {
     let mut names = Vec::new();
-    while let Some(event) = in_time("the next event", child.next()).await {
+    while let Some(event) = next(child).await {
         names.push(name(&event));
     }
     names

@@ -10,7 +10,7 @@ use thead::channel::{Handle, SendError};
 use thead::{ChildEvent, Command, ExitStatus, HandleKind, Serialization, Stdio};
 use tokio::io::AsyncReadExt;
 
-use crate::kit::{DEADLINE, children, history, in_time, misbehave, name, state, test, until};
+use crate::kit::{DEADLINE, children, history, in_time, misbehave, name, next, state, test, until};
 
 fn shell(script: &str) -> Command {
     Command::new("sh").args(["-c", script])
@@ -126,7 +126,7 @@ fn a_grandchild_with_the_output_delays_the_close_but_not_the_exit() {
             .spawn()
             .unwrap();
         let mut out = child.stdout.take().unwrap();
-        assert_eq!(name(&child.next().await.unwrap()), "exit 1");
+        assert_eq!(name(&next(&mut child).await.unwrap()), "exit 1");
         child.post_message("end").await.unwrap();
         let mut text = String::new();
         in_time("the output", out.read_to_string(&mut text)).await.unwrap();
@@ -224,7 +224,7 @@ fn handles_and_messages_come_back_as_they_were_sent() {
             .send_handle(&json!({ "n": 2 }), HandleKind::Socket, Handle::from(theirs))
             .unwrap();
         for expected in ["message {\"n\":1}", "message {\"n\":2} with a handle"] {
-            assert_eq!(name(&in_time("an echo", child.next()).await.unwrap()), expected);
+            assert_eq!(name(&next(&mut child).await.unwrap()), expected);
         }
         child.kill(libc::SIGKILL).unwrap();
         until(&mut child, "close").await;

@@ -1,6 +1,7 @@
 //! Real children, those that misbehave among them, through the public API.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod command;
 mod hostile;
 mod kit;
 mod life;

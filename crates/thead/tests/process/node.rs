@@ -12,7 +12,7 @@ use thead::wire::v8::{Kind, ViewKind};
 use thead::{Child, ChildEvent, Command, HandleKind, Serialization, Stdio};
 use tokio::io::AsyncReadExt;
 
-use crate::kit::{history, in_time, test, until};
+use crate::kit::{history, in_time, next, test, until};
 
 const BOTH: [Serialization; 2] = [Serialization::Json, Serialization::Advanced];
 
@@ -25,7 +25,7 @@ fn node(code: &str) -> Command {
 }
 
 async fn message(child: &mut Child) -> Message {
-    match in_time("a message", child.next()).await {
+    match next(child).await {
         Some(ChildEvent::Message { message, handle: None }) => message,
         other => panic!("{other:?}"),
     }
@@ -158,7 +158,7 @@ fn handles_of_the_childs_come_with_their_messages_too() {
     test(async || {
         let mut child = node(code).spawn().unwrap();
         for (text, kind) in [("before", None), ("server", Some(HandleKind::Server)), ("after", None)] {
-            match in_time(text, child.next()).await {
+            match next(&mut child).await {
                 Some(ChildEvent::Message { message, handle }) => {
                     assert_eq!(message.parse::<String>().unwrap(), text);
                     assert_eq!(handle.map(|handle| handle.kind.unwrap()), kind);
@@ -276,7 +276,7 @@ fn a_server_of_the_childs_closes_though_its_sockets_were_given_to_the_parent() {
         let _client = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         let Some(ChildEvent::Message {
             handle: Some(socket), ..
-        }) = in_time("a socket", child.next()).await
+        }) = next(&mut child).await
         else {
             panic!("a socket");
         };
