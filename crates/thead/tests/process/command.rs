@@ -12,7 +12,7 @@ use thead::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::kit::{children, history, in_time, test};
+use crate::kit::{children, example, history, in_time, test};
 
 /// What a shell line prints.
 async fn says(command: Command) -> String {
@@ -322,6 +322,23 @@ fn to_become_somebody_else_main_must_help() {
         // The main of this program is the test harness's.
         let error = Command::new("id").uid(65_534).gid(65_534).spawn().unwrap_err();
         assert!(error.to_string().contains("run_if_asked"), "{error}");
+    });
+}
+
+#[test]
+fn a_child_becomes_another_user_or_the_call_says_why_not() {
+    test(async || {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let r#become = |words: &[&str]| Command::new(example("become")).args(["65534", "65533"]).args(words);
+        assert_eq!(
+            says(r#become(&["sh", "-c", "id -u; id -g; id -G"])).await,
+            "65534\n65533\n65533"
+        );
+        let missing = r#become(&["/nonexistent/program"]).output().await.unwrap_err();
+        assert_eq!(missing.code(), Some(1));
+        assert!(missing.to_string().contains("No such file or directory"), "{missing}");
     });
 }
 

@@ -108,7 +108,7 @@ pub(crate) fn misbehave(what: &str) -> Command {
         .channel(Serialization::Json)
 }
 
-fn example(name: &str) -> PathBuf {
+pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.ancestors().nth(2).unwrap().join("examples").join(name);
     assert!(path.exists(), "build it first: cargo build -p thead --examples");
