@@ -130,7 +130,7 @@ impl Message {
 }
 
 /// A message as its bytes.
-fn encode<T: Serialize + ?Sized>(serialization: Serialization, message: &T) -> Result<Bytes, BadMessage> {
+pub(crate) fn encode<T: Serialize + ?Sized>(serialization: Serialization, message: &T) -> Result<Bytes, BadMessage> {
     match serialization {
         Serialization::Json => serde_json::to_vec(message)
             .map(Bytes::from)

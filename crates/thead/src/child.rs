@@ -141,6 +141,14 @@ impl Child {
         Ok(child)
     }
 
+    pub(crate) fn exit_watch(&self) -> watch::Receiver<Option<ExitStatus>> {
+        self.exited.clone()
+    }
+
+    pub(crate) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
     /// The process id.
     pub fn id(&self) -> u32 {
         self.pid

@@ -23,6 +23,7 @@ mod stdio;
 pub mod sys;
 mod verbs;
 mod watch;
+mod web_worker;
 pub mod worker;
 
 pub use abort::{AbortController, AbortSignal};
@@ -36,6 +37,7 @@ pub use thead_core as core;
 pub use thead_wire as wire;
 pub use thead_wire::{HandleKind, Serialization};
 pub use verbs::{exec, exec_file, exec_file_sync, exec_sync, fork, spawn, spawn_sync};
+pub use web_worker::{ErrorEvent, Worker, WorkerEvent, WorkerMessage, WorkerScope};
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
