@@ -170,7 +170,7 @@ fn an_exception_is_told_and_the_worker_lives_on(runtime: Runtime) {
         };
         assert_eq!(error.message, "Uncaught TypeError: wrong");
         assert!(error.filename.ends_with("/w.js"), "{error:?}");
-        assert_eq!((error.lineno, error.colno), (2, 32));
+        assert_eq!((error.lineno, error.colno), (2, 31));
         assert_eq!(json_of(&mut worker).await, "after");
         worker.terminate().await;
     });

@@ -1,6 +1,8 @@
 //! The process model of Node.js for Rust: child processes with Node's channel, handle passing, and a cluster primary.
 //!
-//! - [`Command`] starts a program; [`Command::fork`] a Node script with a channel. [`Child`] tells what happens to it.
+//! - [`spawn()`], [`exec()`], [`exec_file()`] and [`fork()`] are Node's verbs; [`Command`] has all that they can be told, and
+//!   [`Child`] tells what happens.
+//! - [`Worker`] is a browser's dedicated worker: a script in a process, or a function in a thread.
 //! - [`cluster::Primary`] serves one port from several workers, unmodified Node programs among them.
 //! - [`service::Service`] keeps such a cluster alive: restart, reload, scale, stop.
 //!
@@ -42,3 +44,7 @@ pub use web_worker::{ErrorEvent, Worker, WorkerEvent, WorkerMessage, WorkerScope
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide.md")]
+struct Guide;

@@ -1,5 +1,6 @@
 //! Workers as in a browser: a script of its own, messages, and nothing shared.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -91,25 +92,17 @@ pub struct WorkerMessage {
 /// What goes over the channel with a message.
 #[derive(Debug, Deserialize, Serialize)]
 struct Envelope<T> {
-    r#type: Kind,
+    r#type: Cow<'static, str>,
     data: T,
 }
 
 impl<T> Envelope<T> {
     fn message(data: T) -> Self {
         Self {
-            r#type: Kind::Message,
+            r#type: "message".into(),
             data,
         }
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Kind {
-    Message,
-    Error,
-    Close,
 }
 
 impl WorkerMessage {

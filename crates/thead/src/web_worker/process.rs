@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use thead_wire::HandleKind;
+use thead_wire::message::BadMessage;
 use tokio::sync::{mpsc, watch};
 
-use super::{Envelope, ErrorEvent, Kind, Shared, WorkerEvent, WorkerMessage};
+use super::{Envelope, ErrorEvent, Shared, WorkerEvent, WorkerMessage};
 use crate::channel::{Channel, Handle, Message, SendError};
 use crate::child::{Child, ChildEvent};
 use crate::command::{Command, SpawnError};
@@ -102,10 +103,23 @@ async fn run(mut child: Child, shared: Arc<Shared>, events: mpsc::Sender<WorkerE
     }
 }
 
-fn read(message: &Message) -> Result<Kind, thead_wire::message::BadMessage> {
-    #[derive(Deserialize)]
-    struct Head {
-        r#type: Kind,
+/// What an envelope is of.
+enum Kind {
+    Message,
+    Error,
+    Close,
+}
+
+fn read(message: &Message) -> Result<Kind, BadMessage> {
+    let value = message.value()?;
+    let kind = value.get("type").and_then(|kind| kind.as_str());
+    match kind.as_deref() {
+        Some("message") => Ok(Kind::Message),
+        Some("error") => Ok(Kind::Error),
+        Some("close") => Ok(Kind::Close),
+        _ => Err(BadMessage::new(
+            "not what a worker sends: process.send() beside postMessage()?",
+            message.raw(),
+        )),
     }
-    Ok(message.parse::<Head>()?.r#type)
 }

@@ -30,6 +30,7 @@ function scope() {
   function listen() {
     if (listens) return;
     listens = true;
+    process.channel?.ref();
     process.on('message', (envelope, handle) => {
       if (closing || envelope?.type !== 'message') return;
       const event = new MessageEvent('message', { data: envelope.data });
@@ -69,7 +70,7 @@ function scope() {
     }
   }
 
-  process.on('uncaughtException', (error) => {
+  function uncaught(error) {
     const seen = describe(error);
     const event = Object.assign(new Event('error', { cancelable: true }), seen, { error });
     // A worker lives on, but it has not done well.
@@ -77,9 +78,28 @@ function scope() {
       process.exitCode = 1;
       tell({ type: 'error', ...seen });
     }
-  });
-  // A worker does not outlive its owner.
+  }
+  process.on('uncaughtException', uncaught);
+  // A worker does not outlive its owner. Nor does this keep it alive, as it would by itself.
   process.on('disconnect', () => process.exit());
+  process.channel.unref();
+
+  // What a listener throws is told before the next message is read, where Node's EventTarget would throw it later.
+  const guarded = new WeakMap();
+  function guard(listener) {
+    if (typeof listener !== 'function' && typeof listener?.handleEvent !== 'function') return listener;
+    if (!guarded.has(listener)) {
+      guarded.set(listener, (event) => {
+        try {
+          if (typeof listener === 'function') listener.call(globalThis, event);
+          else listener.handleEvent(event);
+        } catch (error) {
+          uncaught(error);
+        }
+      });
+    }
+    return guarded.get(listener);
+  }
 
   const define = (key, value) => Object.defineProperty(globalThis, key, { value, writable: true, configurable: true });
   define('self', globalThis);
@@ -87,11 +107,11 @@ function scope() {
   define('postMessage', postMessage);
   define('close', close);
   define('importScripts', importScripts);
-  define('addEventListener', (type, ...rest) => {
-    target.addEventListener(type, ...rest);
+  define('addEventListener', (type, listener, options) => {
+    target.addEventListener(type, guard(listener), options);
     if (type === 'message') listen();
   });
-  define('removeEventListener', (...args) => target.removeEventListener(...args));
+  define('removeEventListener', (type, listener, options) => target.removeEventListener(type, guard(listener), options));
   define('dispatchEvent', dispatch);
   for (const type of ['message', 'messageerror', 'error']) {
     let handler = null;
