@@ -43,6 +43,8 @@ enum Row {
     Messages,
     /// Starting a process, from small and large parents.
     Spawn,
+    /// Running a command to its end.
+    Exec,
     /// What the preload adds to the start of a worker.
     Preload,
 }
@@ -122,6 +124,11 @@ fn measure(wanted: &dyn Fn(Row) -> bool, extent: Extent, report: &mut Report) ->
     }
     if wanted(Row::Messages) {
         for table in row::messages::measure(extent)? {
+            report.add(table);
+        }
+    }
+    if wanted(Row::Exec) {
+        for table in row::exec::measure(extent)? {
             report.add(table);
         }
     }

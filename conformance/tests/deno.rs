@@ -2,9 +2,7 @@
 //! See `docs/compatibility.md`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use conformance::{Run, Runtime, client};
 use rustix::process::Signal;
@@ -30,25 +28,24 @@ fn cannot_udp_belongs_to_one_worker() {
 }
 
 #[test]
-fn cannot_accept_from_a_shared_tcp_listener() {
-    let mut thead = Run::program(Runtime::Deno, "http.js")
-        .option("--schedule", "shared")
-        .start();
-    let port = thead.ready(2);
-    let mut waits = TcpStream::connect(client::local(port)).unwrap();
-    waits.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-    waits.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    waits.read_exact(&mut [0]).unwrap_err();
-    thead.stop();
-}
-
-#[test]
-fn cannot_share_a_unix_socket_without_round_robin() {
-    let run = Run::program(Runtime::Deno, "http.js")
-        .env("SOCKET", "./socket")
-        .option("--schedule", "shared");
-    let end = run.end();
-    assert_eq!(end.code, Some(1));
+fn what_cannot_be_shared_goes_round_robin() {
+    for socket in [false, true] {
+        let mut run = Run::program(Runtime::Deno, "http.js").option("--schedule", "shared");
+        if socket {
+            run = run.env("SOCKET", "./socket");
+        }
+        let mut thead = run.start();
+        let port = thead.ready(2);
+        assert!(thead.next("note").text("message").contains("round-robin"));
+        let path = thead.dir().join("socket");
+        client::until_all(2, || {
+            [match socket {
+                true => client::try_get_unix(&path, "/").unwrap().pid(),
+                false => client::get(port, "/").pid(),
+            }]
+        });
+        thead.stop_cleanly();
+    }
 }
 
 #[test]

@@ -152,6 +152,7 @@ async fn send(node: &str, kind: HandleKind, count: usize) -> Result<Timed, Failu
     let mut begun = Instant::now();
     while let Some(event) = child.next().await {
         match event {
+            ChildEvent::Spawn => {}
             ChildEvent::Message { message, .. } if message.parse::<Answer>()?.seen == count => {
                 let timed = Timed::new(count, begun);
                 child.disconnect();

@@ -97,8 +97,10 @@ async fn there_and_back(Load { total, window }: Load) -> Result<Timed, Failure> 
     let mut child = command.spawn()?;
     let (mut sent, mut back, mut begun) = (0, 0, Instant::now());
     while let Some(event) = child.next().await {
-        let ChildEvent::Message { message, .. } = event else {
-            return Err(format!("the child came to {event:?}").into());
+        let message = match event {
+            ChildEvent::Spawn => continue,
+            ChildEvent::Message { message, .. } => message,
+            _ => return Err(format!("the child came to {event:?}").into()),
         };
         let echo: Echo = message.parse()?;
         let more = if echo.ready {

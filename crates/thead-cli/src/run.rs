@@ -299,6 +299,15 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
         }
         None => Scheduling::RoundRobin,
     };
+    let deno = program
+        .script
+        .as_ref()
+        .is_some_and(|script| script.runtime == Runtime::Deno);
+    if deno && options.cluster.scheduling == Scheduling::Shared {
+        let note = "Deno cannot accept from a socket that workers share: connections go round-robin";
+        program.notes.push(note.into());
+        options.cluster.scheduling = Scheduling::RoundRobin;
+    }
     let name = args.name.clone().unwrap_or_else(|| name_of(&program));
     Ok((program, options, name))
 }
