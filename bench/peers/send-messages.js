@@ -1,10 +1,12 @@
 'use strict';
-// Messages to echo.js and back: how many in all, how many under way at once; prints how long that took.
+// Messages to echo.js and back: how many in all, how many under way at once, in which serialization, and about how long;
+// prints how long that took.
 const { fork } = require('child_process');
 
 const [total, window] = process.argv.slice(2).map(Number);
-const text = process.argv[4];
-const child = fork(`${__dirname}/echo.js`);
+const [serialization, bytes, words] = process.argv.slice(4);
+const text = words.repeat(Math.max(1, Math.floor(bytes / words.length)));
+const child = fork(`${__dirname}/echo.js`, { serialization });
 let sent = 0, back = 0, begun;
 
 child.on('message', ({ ready, number }) => {

@@ -39,7 +39,7 @@ enum Row {
     Memory,
     /// Handles a second to a Node child.
     Handles,
-    /// Messages to a Node child and back.
+    /// Messages to a child and back.
     Messages,
     /// Starting a process, from small and large parents.
     Spawn,
@@ -72,8 +72,10 @@ const QUICK: Extent = Extent {
 };
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some(row::spawn::PROBE) {
-        return ended(row::spawn::probe());
+    match std::env::args().nth(1).as_deref() {
+        Some(row::spawn::PROBE) => return ended(row::spawn::probe()),
+        Some(row::messages::ECHO) => return ended(row::messages::echo()),
+        _ => {}
     }
     let arguments = Arguments::parse();
     ended(run(&arguments))

@@ -42,7 +42,7 @@ pub(crate) enum Bound {
 /// One thing that was measured of several candidates.
 #[derive(Debug)]
 pub(crate) struct Table {
-    pub(crate) title: &'static str,
+    pub(crate) title: String,
     /// What was done, for one who wants to judge it.
     pub(crate) how: String,
     pub(crate) unit: &'static str,

@@ -45,7 +45,7 @@ fn table(title: &'static str, count: usize, width: usize, rounds: usize) -> Resu
             .push(Timed::of_script(NODE, "exec.js", &arguments)?.rate());
     }
     Ok(Table {
-        title,
+        title: title.into(),
         how: format!(
             "`{PROGRAM}` is run {count} times, {width} at a time, and what it prints is collected (Node: `execFile`). All parents \
              are small and have one thread; to start the program is the same for all, and most of it."

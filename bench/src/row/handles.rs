@@ -107,7 +107,7 @@ fn try_out(trial: Trial, extent: Extent) -> Result<Table, Failure> {
         }
     }
     Ok(Table {
-        title: trial.title,
+        title: trial.title.into(),
         how: format!(
             "A forked Node child counts and closes what it gets: {count} times one TCP socket with a short message, {}, from \
              the first call to the child's report. The sender is a Rust program with one thread, or Node itself, which waits \

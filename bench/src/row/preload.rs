@@ -30,7 +30,7 @@ pub(crate) fn measure(extent: Extent) -> Result<Table, Failure> {
         added.samples.push(a - b);
     }
     Ok(Table {
-        title: "The preload",
+        title: "The preload".into(),
         how: format!(
             "From the fork of a worker to its `listening`, {runs} times with and without the file that `thead run` loads in \
              front of a Node program to drain it without loss."

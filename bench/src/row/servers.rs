@@ -65,7 +65,7 @@ fn connections(servers: &[Server], extent: Extent) -> Result<(Table, Table), Fai
         }
     }
     let rates = Table {
-        title: "New connections",
+        title: "New connections".into(),
         how: "An HTTP server that answers `hello world`, two workers, and a client that opens a connection for every request \
               (`Connection: close`). Client, primary and workers share the cores: what the primary does not use, the workers \
               have. With shared scheduling there is no primary in the way, so what that reaches is the most that round-robin \
@@ -81,7 +81,7 @@ fn connections(servers: &[Server], extent: Extent) -> Result<(Table, Table), Fai
         }],
     };
     let costs = Table {
-        title: "The primary's share of a connection",
+        title: "The primary's share of a connection".into(),
         how: "In the same runs: processor time of the primary (PM2: of its daemon), divided by the connections served. The \
               kernel has a part in it that no program can avoid: accepting, passing on, hearing of it and closing are four \
               system calls, and being woken for them. With shared scheduling the workers accept themselves, and a primary has \
@@ -111,7 +111,7 @@ fn keep_alive(servers: &[Server], extent: Extent) -> Result<Table, Failure> {
         }
     }
     Ok(Table {
-        title: "Requests on connections that stay",
+        title: "Requests on connections that stay".into(),
         how: "The same server; the client keeps its connections. No primary has any part in a request, so all clusters should \
               be equal. With shared scheduling whichever worker wakes first takes the connections, and one may get most of them."
             .into(),
@@ -139,7 +139,7 @@ fn memory_table(idle: Vec<(Candidate, f64)>, loaded: Vec<(Candidate, f64)>) -> T
         }
     }
     Table {
-        title: "Memory of the primary",
+        title: "Memory of the primary".into(),
         how: "Resident memory (`VmRSS`, with the pages of the program's file) of the process that the workers are children of: \
               when they listen, and after all loads of this page."
             .into(),

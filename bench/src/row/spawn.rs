@@ -75,7 +75,7 @@ pub(crate) fn measure(extent: Extent) -> Result<Vec<Table>, Failure> {
         bound: Bound::AtMost(2.0),
     });
     Ok(vec![Table {
-        title: "Starting a process",
+        title: "Starting a process".into(),
         how: format!(
             "How long the call takes in the parent until the child runs `{PROGRAM}`; the median of {runs} runs in each round, or of {few} \
              where each takes a large part of a second. The \
