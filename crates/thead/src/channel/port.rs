@@ -1,19 +1,20 @@
 //! The socket of a channel, and the task's side of it.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use thead_wire::Serialization;
 use thead_wire::endpoint::{Config, Endpoint, Event, HandleId};
+use thead_wire::{HandleKind, Serialization};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Channel, Fault, Handle, Shared, until};
+use super::handle::{Counted, Handle};
+use super::{Channel, Fault, Shared, until};
 use crate::sys;
 
 /// The socket of a channel and its endpoint: reads, writes, and says what happened. Belongs to one task.
@@ -41,7 +42,7 @@ pub(crate) struct Port {
 enum Owed {
     /// That it acknowledges this handle.
     Ack(HandleId),
-    /// That it reads, so that a channel that is to end can end.
+    /// That it reads, so that a channel that is to end can end, or a handle can be written.
     Reading { queued: usize },
 }
 
@@ -49,7 +50,7 @@ enum Owed {
 const READS_PER_TURN: usize = 16;
 /// Bytes of one turn: what one read may bring. Thousands of small messages fit in; they take milliseconds.
 const BYTES_PER_TURN: usize = 64 << 10;
-/// When Deno is looked at again, whether it has read what was written.
+/// When a peer is looked at again, whether it has read what was written.
 const ALONE: Duration = Duration::from_millis(1);
 /// When a write is repeated that the kernel had no resources for.
 const SHORTAGE: Duration = Duration::from_millis(10);
@@ -84,7 +85,16 @@ impl Port {
 
     /// The next thing that happened.
     pub(crate) fn poll_event(&self) -> Option<Event<Handle>> {
-        self.shared.endpoint().poll_event()
+        let mut event = self.shared.endpoint().poll_event();
+        if let Some(Event::Message(_, Some(received))) = &mut event
+            && let (Ok(HandleKind::Socket), Some(key)) = (&received.kind, &received.key)
+        {
+            received.handle.counted = Some(Arc::new(Counted {
+                channel: Arc::downgrade(&self.shared),
+                key: key.clone(),
+            }));
+        }
+        event
     }
 
     /// Why this side ended the channel, if it did.
@@ -135,6 +145,8 @@ impl Port {
                         Ok(_) => self.more = true,
                         Err(Ended) => {}
                     }
+                    // Some wait for the peer's first word.
+                    self.shared.room.notify_waiters();
                 }
                 Err(_) => self.shared.end(None),
             },
@@ -176,7 +188,7 @@ impl Port {
     fn flush(&mut self) {
         let Some(socket) = &self.socket else { return };
         let mut endpoint = self.shared.endpoint();
-        let (mut wrote, mut gone) = (false, false);
+        let (mut wrote, mut gone, mut alone) = (false, false, false);
         self.retry = None;
         while self.full.is_none() {
             let Some(transmit) = endpoint.poll_transmit() else {
@@ -184,14 +196,11 @@ impl Port {
             };
             if transmit.alone && sys::message::unread(socket.as_fd()) > 0 {
                 // Deno loses a handle that shares a read with an earlier message.
+                alone = true;
                 self.retry = Some(Instant::now() + ALONE);
                 break;
             }
-            match sys::message::send(
-                socket.as_fd(),
-                transmit.bytes,
-                transmit.handle.map(AsFd::as_fd).as_slice(),
-            ) {
+            match send(socket.as_fd(), transmit.bytes, transmit.handles) {
                 Ok(n) => {
                     endpoint.transmitted(n);
                     wrote = true;
@@ -219,7 +228,7 @@ impl Port {
         let closing = !endpoint.is_open() && !endpoint.is_closed();
         let owed = endpoint.oldest_in_flight().map(Owed::Ack);
         let owed = owed.or_else(|| {
-            closing.then(|| Owed::Reading {
+            (closing || alone).then(|| Owed::Reading {
                 queued: endpoint.queued(),
             })
         });
@@ -259,6 +268,18 @@ async fn has_room(full: Option<&AsyncFd<Arc<OwnedFd>>>) {
     match full.map(AsyncFd::writable) {
         Some(writable) => drop(writable.await),
         None => std::future::pending().await,
+    }
+}
+
+/// Nearly always there is no handle or one, and then nothing is allocated.
+fn send(socket: BorrowedFd<'_>, bytes: &[u8], handles: &[Handle]) -> io::Result<usize> {
+    match handles {
+        [] => sys::message::send(socket, bytes, &[]),
+        [one] => sys::message::send(socket, bytes, &[one.as_fd()]),
+        many => {
+            let descriptors: Vec<_> = many.iter().map(AsFd::as_fd).collect();
+            sys::message::send(socket, bytes, &descriptors)
+        }
     }
 }
 
@@ -324,7 +345,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
-    use thead_wire::{Dialect, HandleKind};
+    use thead_wire::Dialect;
 
     use super::*;
 
@@ -498,15 +519,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn to_deno_a_handle_waits_until_all_before_it_was_read() {
-        let (mut port, channel, mut peer) = port(Dialect::Deno);
+    async fn a_handle_that_must_wait_does_not_wait_for_ever_for_a_peer_that_reads_nothing() {
+        let (mut port, channel, _peer) = port(Dialect::Careful);
         channel.send(&1).unwrap();
         channel.send_handle(&2, HandleKind::Socket, some_handle()).unwrap();
-        let mut reads = Vec::new();
+        assert!(matches!(event(&mut port).await, Event::Lost(..)));
+        assert!(matches!(event(&mut port).await, Event::Closed { .. }));
+        assert!(matches!(port.take_fault(), Some(Fault::Unread { .. })));
+    }
+
+    #[tokio::test]
+    async fn to_deno_a_handle_waits_until_all_before_it_was_read() {
+        let (mut port, channel, mut peer) = patient(Dialect::Deno, 20 * PATIENCE);
+        channel.send(&1).unwrap();
+        channel.send_handle(&2, HandleKind::Socket, some_handle()).unwrap();
+        // Time enough to write both, if it would.
+        for _ in 0..5 {
+            port.turn(true).await;
+        }
+        let mut reads = vec![read_some(&mut peer)];
         while reads.len() < 2 {
-            tokio::select! {
-                () = port.turn(true) => {}
-                () = tokio::time::sleep(Duration::from_millis(5)) => reads.push(read_some(&mut peer)),
+            // It has nothing more to wait for when it has written the handle.
+            let _ = tokio::time::timeout(PATIENCE / 10, port.turn(true)).await;
+            let mut bytes = vec![0; 1 << 16];
+            if let Ok(n) = peer.read(&mut bytes) {
+                bytes.truncate(n);
+                reads.push(bytes);
             }
         }
         assert_eq!(reads[0], b"1\n");

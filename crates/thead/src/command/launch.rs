@@ -5,15 +5,16 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
+use thead_wire::Dialect;
 use thead_wire::env::ChannelEnv;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::{Command, SpawnError};
-use crate::channel::{Channel, Port};
+use crate::channel::{Channel, PATIENCE, Port};
 use crate::child::{Born, Child};
+use crate::parent::THEAD_CHANNEL;
 use crate::stdio::Ends;
 use crate::sys;
 use crate::sys::helper::Report;
@@ -25,10 +26,6 @@ use crate::watch::{Care, collect_left, watch as watch_over};
 
 /// The child's descriptor of its channel, as with Node's `fork()`, if nothing else has it.
 const CHANNEL_FD: i32 = 3;
-
-/// How long a handle may stay unacknowledged, and a channel that is to end unread, before it is given up. Long, for a worker
-/// may be stopped in a debugger or swapped out; a worker that dies is noticed at once by other means.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A process that was just started.
 pub(crate) struct Launched {
@@ -145,6 +142,10 @@ impl Command {
                 .extend(env.variables().map(|(name, value)| (name.into(), value.into())));
             spec.fds.push((number, sys::spawn::FdSource::Fd(theirs.as_fd())));
             let end = (number, SocketId::of(theirs)?);
+            // A runtime that is known needs no name for what it does not look at.
+            if matches!(config.dialect, Dialect::Careful | Dialect::Thead) {
+                spec.env.push((THEAD_CHANNEL.into(), end.1.to_string().into()));
+            }
             let (port, channel) = Port::new(ours, config, PATIENCE)?;
             made = Some(MadeChannel { port, channel, end });
         }
