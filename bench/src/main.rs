@@ -45,6 +45,8 @@ enum Row {
     Spawn,
     /// Running a command to its end.
     Exec,
+    /// Ten million messages and a million handles through one channel: what memory and which files are left.
+    Soak,
     /// What the preload adds to the start of a worker.
     Preload,
 }
@@ -131,6 +133,11 @@ fn measure(wanted: &dyn Fn(Row) -> bool, extent: Extent, report: &mut Report) ->
     }
     if wanted(Row::Exec) {
         for table in row::exec::measure(extent)? {
+            report.add(table);
+        }
+    }
+    if wanted(Row::Soak) {
+        for table in row::soak::measure(extent)? {
             report.add(table);
         }
     }

@@ -5,4 +5,5 @@ pub(crate) mod handles;
 pub(crate) mod messages;
 pub(crate) mod preload;
 pub(crate) mod servers;
+pub(crate) mod soak;
 pub(crate) mod spawn;

@@ -4,8 +4,7 @@ use std::borrow::Cow;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use thead::parent::ParentEvent;
-use thead::{ChildEvent, Command, Runtime, Serialization};
+use thead::{ChildEvent, Command, ParentEvent, Runtime, Serialization};
 
 use super::handles::Timed;
 use crate::host::{self, NODE};
@@ -35,11 +34,36 @@ struct Load {
 }
 
 const LOADS: [Load; 5] = [
-    Load { size: "100 bytes", bytes: 0, total: 200_000, window: 1000 },
-    Load { size: "100 bytes", bytes: 0, total: 20_000, window: 1 },
-    Load { size: "4 KiB", bytes: 4 << 10, total: 40_000, window: 200 },
-    Load { size: "64 KiB", bytes: 64 << 10, total: 4000, window: 20 },
-    Load { size: "8 MiB", bytes: 8 << 20, total: 30, window: 2 },
+    Load {
+        size: "100 bytes",
+        bytes: 0,
+        total: 200_000,
+        window: 1000,
+    },
+    Load {
+        size: "100 bytes",
+        bytes: 0,
+        total: 20_000,
+        window: 1,
+    },
+    Load {
+        size: "4 KiB",
+        bytes: 4 << 10,
+        total: 40_000,
+        window: 200,
+    },
+    Load {
+        size: "64 KiB",
+        bytes: 64 << 10,
+        total: 4000,
+        window: 20,
+    },
+    Load {
+        size: "8 MiB",
+        bytes: 8 << 20,
+        total: 30,
+        window: 2,
+    },
 ];
 
 pub(crate) fn measure(extent: Extent) -> Result<Vec<Table>, Failure> {
@@ -77,7 +101,9 @@ fn table(serialization: Serialization, load: Load, rounds: usize) -> Result<Tabl
     let mut lines = [RUST, MIXED, POOL, PEER].map(Line::new);
     let node = || Command::fork_with(host::runtime(NODE), Runtime::Node, &[], host::script("echo.js"));
     for _ in 0..rounds {
-        let rust = Command::new(std::env::current_exe()?).arg(ECHO).dialect(thead::wire::Dialect::Pipelined);
+        let rust = Command::new(std::env::current_exe()?)
+            .arg(ECHO)
+            .dialect(thead::wire::Dialect::Pipelined);
         let ways = [rust, node()].map(|command| command.channel(serialization));
         for (line, command) in lines.iter_mut().zip(ways) {
             line.samples.push(one.block_on(there_and_back(command, load))?.rate());
@@ -87,14 +113,20 @@ fn table(serialization: Serialization, load: Load, rounds: usize) -> Result<Tabl
         lines[2].samples.push(pool.block_on(pool.spawn(task))??.rate());
         let (total, window, text) = (load.total.to_string(), load.window.to_string(), load.bytes.to_string());
         let arguments = [&*total, &window, name(serialization), &text, TEXT];
-        lines[3].samples.push(Timed::of_script(NODE, "send-messages.js", &arguments)?.rate());
+        lines[3]
+            .samples
+            .push(Timed::of_script(NODE, "send-messages.js", &arguments)?.rate());
     }
     Ok(Table {
         title: format!(
             "Messages of {} and back, `{}`, {}",
             load.size,
             name(serialization),
-            if load.window == 1 { "one at a time" } else { "many under way" }
+            if load.window == 1 {
+                "one at a time"
+            } else {
+                "many under way"
+            }
         ),
         how: format!(
             "A child reads every message into an object and sends it back; {} messages of {}, {} under way at any time. Parent \
@@ -117,16 +149,21 @@ fn name(serialization: Serialization) -> &'static str {
 }
 
 #[derive(Default, Deserialize, Serialize)]
-struct Numbered<'a> {
+pub(crate) struct Numbered<'a> {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    ready: bool,
+    pub(crate) ready: bool,
     #[serde(default)]
-    number: usize,
+    pub(crate) number: usize,
     #[serde(default)]
-    text: Cow<'a, str>,
+    pub(crate) text: Cow<'a, str>,
 }
 
-async fn there_and_back(command: Command, Load { total, window, bytes, .. }: Load) -> Result<Timed, Failure> {
+async fn there_and_back(
+    command: Command,
+    Load {
+        total, window, bytes, ..
+    }: Load,
+) -> Result<Timed, Failure> {
     let text = TEXT.repeat((bytes / TEXT.len()).max(1));
     let mut child = command.spawn()?;
     let (mut sent, mut back, mut begun) = (0, 0, Instant::now());
@@ -177,7 +214,8 @@ pub(crate) fn echo() -> Result<(), Failure> {
         };
         parent.post_message(&ready).await?;
         while let Some(event) = parent.next().await {
-            if let ParentEvent::Message { message, .. } = event {
+            // A handle that comes with a message is closed here.
+            if let ParentEvent::Message { message, handle: None } = event {
                 let message: Numbered<'static> = message.parse()?;
                 parent.post_message(&message).await?;
             }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 /// use thead::{AbortController, Command};
 ///
 /// let controller = AbortController::new();
-/// let slow = Command::shell("sleep 1000").abort_on(controller.signal());
+/// let slow = Command::new("sleep").arg("1000").abort_on(controller.signal());
 /// controller.abort();
 /// assert!(slow.output().await.unwrap_err().is_aborted());
 /// # });

@@ -119,11 +119,13 @@ fn what_prints_too_much_is_cut_to_the_limit() {
 #[test]
 fn dropping_what_waits_kills_the_command_and_what_it_has_started() {
     test(async || {
-        let line = Command::shell("sleep 1000 & sleep 1000 & (sleep 1000; true); wait");
+        // A time that nobody else sleeps for, by which the sleepers are known.
+        let time = 1_000_000 + std::process::id();
+        let line = Command::shell(format!("sleep {time} & sleep {time} & (sleep {time}; true); wait"));
         let output = line.output();
         let none = tokio::time::timeout(Duration::from_millis(300), output).await;
         assert!(none.is_err());
-        gone("sleep 1000").await;
+        gone(&format!("sleep {time}")).await;
     });
 }
 
@@ -131,7 +133,8 @@ fn dropping_what_waits_kills_the_command_and_what_it_has_started() {
 fn a_tree_is_killed_with_its_branches_whoever_their_parent_is() {
     test(async || {
         // One whose parent has ended but that is still of the group, one of a session of its own with its parent alive.
-        let line = "sh -c 'sleep 1001 & exec true'; setsid sleep 1001 & echo up; wait";
+        let time = 2_000_000 + std::process::id();
+        let line = format!("sh -c 'sleep {time} & exec true'; setsid sleep {time} & echo up; wait");
         let mut child = Command::shell(line).own_group().stdout(Stdio::Pipe).spawn().unwrap();
         let mut up = [0; 3];
         child.stdout.as_mut().unwrap().read_exact(&mut up).await.unwrap();
@@ -139,7 +142,7 @@ fn a_tree_is_killed_with_its_branches_whoever_their_parent_is() {
         child.kill_tree();
         assert!(history(&mut child).await.contains(&"signal 9".to_owned()));
         assert!(child.killed());
-        gone("sleep 1001").await;
+        gone(&format!("sleep {time}")).await;
     });
 }
 
