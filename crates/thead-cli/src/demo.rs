@@ -198,7 +198,7 @@ async fn serve() -> io::Result<()> {
     loop {
         tokio::select! {
             connection = listener.accept() => match connection? {
-                Some(connection) => { connections.spawn(answer(connection, left.clone())); }
+                Some((connection, _)) => { connections.spawn(answer(connection, left.clone())); }
                 None => break,
             },
             Some(_) = connections.join_next() => {}

@@ -461,7 +461,7 @@ async fn serve() -> io::Result<()> {
     let worker = thead::worker::Worker::from_env().map_err(io::Error::other)?;
     let mut listener = worker.listen(([127, 0, 0, 1], 0).into()).await?;
     let mut open = tokio::task::JoinSet::new();
-    while let Some(mut connection) = listener.accept().await? {
+    while let Some((mut connection, _)) = listener.accept().await? {
         open.spawn(async move {
             let mut request = [0; 1024];
             let _ = connection.read(&mut request).await?;

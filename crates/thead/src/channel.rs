@@ -181,6 +181,10 @@ impl Shared {
     }
 }
 
+/// How long a handle may stay unacknowledged, and a channel that is to end unread, before it is given up. Long, for a peer
+/// may be stopped in a debugger or swapped out; one that dies is noticed at once by other means.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
 /// From this many waiting bytes on, [`Channel::post_message`] waits; as in Node, whose `send()` then returns false.
 pub const HIGH_WATER: usize = 128 << 10;
 
@@ -197,7 +201,7 @@ impl Channel {
     /// Dropped before it is done, it has sent nothing.
     pub async fn post_message<T: Serialize + ?Sized>(&self, message: &T) -> Result<(), SendError> {
         let body = encode(self.serialization(), message)?;
-        self.room().await;
+        self.room(has_room).await;
         self.send_raw(&body)
     }
 
@@ -249,7 +253,7 @@ impl Channel {
         kind: HandleKind,
         handle: Handle,
     ) -> Result<HandleId, (SendError, Handle)> {
-        self.room().await;
+        self.room(has_room).await;
         self.send_handle(message, kind, handle)
     }
 
@@ -308,18 +312,28 @@ impl Channel {
         result
     }
 
-    async fn room(&self) {
+    /// Waits until all that was sent is written, or the channel has ended. A program that ends without loses the rest.
+    ///
+    /// # Cancel safety
+    /// Loses nothing.
+    pub async fn flush(&self) {
+        self.room(|endpoint| endpoint.queued() == 0 || endpoint.is_closed())
+            .await;
+    }
+
+    async fn room(&self, is_room: impl Fn(&Endpoint<Handle>) -> bool) {
         loop {
             let room = self.shared.room.notified();
-            {
-                let endpoint = self.shared.endpoint();
-                if endpoint.queued() < HIGH_WATER || !endpoint.is_open() {
-                    return;
-                }
+            if is_room(&self.shared.endpoint()) {
+                return;
             }
             room.await;
         }
     }
+}
+
+fn has_room(endpoint: &Endpoint<Handle>) -> bool {
+    endpoint.queued() < HIGH_WATER || !endpoint.is_open()
 }
 
 /// Why a channel was ended by this side.

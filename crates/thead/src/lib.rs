@@ -3,6 +3,7 @@
 //! - [`spawn()`], [`exec()`], [`exec_file()`] and [`fork()`] are Node's verbs; [`Command`] has all that they can be told, and
 //!   [`Child`] tells what happens.
 //! - [`Worker`] is a browser's dedicated worker: a script in a process, or a function in a thread.
+//! - [`parent()`] is the other end, in a program that was forked; [`worker::listen`] serves as a worker of a cluster.
 //! - [`cluster::Primary`] serves one port from several workers, unmodified Node programs among them.
 //! - [`service::Service`] keeps such a cluster alive: restart, reload, scale, stop.
 //!
@@ -17,6 +18,7 @@ pub mod cluster;
 mod command;
 mod exec;
 pub mod output;
+mod parent;
 pub mod preload;
 mod runtime;
 pub mod service;
@@ -32,6 +34,7 @@ pub use abort::{AbortController, AbortSignal};
 pub use child::{Child, ChildError, ChildEvent};
 pub use command::{Command, MAX_BUFFER, SpawnError};
 pub use exec::{ExecError, Failure, Output};
+pub use parent::{Parent, ParentError, ParentEvent, parent};
 pub use runtime::Runtime;
 pub use stdio::{ChildOutput, ChildStdin, ChildStream, Stdio};
 pub use sys::pidfd::ExitStatus;

@@ -1,318 +1,278 @@
-//! A Rust program as a worker of a cluster, under thead or under Node's own primary.
+//! A Rust server that works alone, as a worker under thead or Node's `cluster`, and under systemd's socket activation.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let worker = thead::worker::Worker::from_env()?;
-//! let mut listener = worker.listen("127.0.0.1:3000".parse()?).await?;
-//! while let Some(stream) = listener.accept().await? {
+//! let mut listener = thead::worker::listen("127.0.0.1:3000".parse()?).await?;
+//! while let Some((stream, _peer)) = listener.accept().await? {
 //!     tokio::spawn(async move { drop(stream) });
 //! }
+//! // Told to leave: finish what is begun, then return.
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! hyper serves each stream as it does those of a `tokio::net::TcpListener`. axum takes a [`Listener`] by these lines:
+//!
+//! ```ignore
+//! struct Connections(thead::worker::Listener);
+//!
+//! impl axum::serve::Listener for Connections {
+//!     type Io = tokio::net::TcpStream;
+//!     type Addr = std::net::SocketAddr;
+//!
+//!     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+//!         match self.0.accept().await {
+//!             Ok(Some(connection)) => connection,
+//!             // axum is told to stop by `with_graceful_shutdown`.
+//!             _ => std::future::pending().await,
+//!         }
+//!     }
+//!
+//!     fn local_addr(&self) -> std::io::Result<Self::Addr> {
+//!         Ok(self.0.local_addr())
+//!     }
+//! }
+//!
+//! let worker = thead::worker::Worker::from_env()?;
+//! let listener = Connections(worker.listen("127.0.0.1:3000".parse()?).await?);
+//! axum::serve(listener, app).with_graceful_shutdown(async move { worker.leaving().await }).await?;
+//! ```
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thead_wire::cluster::{AddressType, Envelope, FromWorker, Query, ToWorker};
-use thead_wire::endpoint::{self, Event, ReceivedHandle};
-use thead_wire::env::{ChannelEnv, EnvError};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::channel::{Channel, Handle, Port};
-use crate::sys;
+use crate::parent::{self, ParentError};
+use member::{Membership, Request, Source};
 
-/// Why a program cannot be a worker.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum WorkerError {
-    /// The environment names a channel wrongly.
-    #[error(transparent)]
-    Env(#[from] EnvError),
-    /// The descriptor that the environment names is no channel.
-    #[error("descriptor {fd} is not a channel")]
-    Channel {
-        /// Its number.
-        fd: i32,
-        /// What is wrong with it.
-        #[source]
-        error: io::Error,
-    },
+mod activation;
+pub(crate) mod member;
+
+/// Listens, wherever the sockets come from: [`Worker::from_env`], then [`Worker::listen`].
+///
+/// # Errors
+/// As both.
+pub async fn listen(address: SocketAddr) -> io::Result<Listener> {
+    let worker = Worker::from_env().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    worker.listen(address).await
 }
 
 /// This process as a worker: what it has of its primary, if it has one.
 #[derive(Clone, Debug)]
 pub struct Worker {
-    primary: Option<Primary>,
-}
-
-#[derive(Clone, Debug)]
-struct Primary {
-    id: u32,
-    requests: mpsc::Sender<Request>,
-    stay: watch::Receiver<()>,
-}
-
-/// Requests that may wait for the task of the channel.
-const REQUESTS: usize = 16;
-/// Connections taken from the primary that may wait for [`Listener::accept`]; beyond them an offer is declined, and goes
-/// to another worker.
-const WAITING: usize = 128;
-/// As for a parent's channel.
-const ACK_TIMEOUT: Duration = Duration::from_secs(120);
-
-#[derive(Debug)]
-struct Request {
-    query: Box<Query>,
-    granted: oneshot::Sender<io::Result<Granted>>,
-}
-
-#[derive(Debug)]
-enum Granted {
-    Offers(mpsc::Receiver<OwnedFd>),
-    Listener(OwnedFd),
+    membership: Option<Membership>,
 }
 
 impl Worker {
-    /// Reads the environment, and says `online` to the primary if there is one. Call it once, within a Tokio runtime,
-    /// before anything else opens descriptors.
+    /// Opens the channel of this process unless [`parent`](crate::parent()) has, which see: call one of them first in
+    /// `main`, within a Tokio runtime. A worker says `online` to its primary. May be called again, and gives the same.
     ///
-    /// The variables stay in the environment (removing them is not safe while other threads may read it);
-    /// [`Command`](crate::Command) does not pass them on.
+    /// Messages of the primary's wait for [`parent`](crate::parent()) to be called; those for which there is no room are
+    /// dropped, so that connections go on coming to a program that takes no messages.
     ///
     /// # Errors
-    /// [`WorkerError`].
-    pub fn from_env() -> Result<Self, WorkerError> {
-        let env = ChannelEnv::read(|name| std::env::var(name).ok())?;
-        let Some((env, id)) = env.and_then(|env| Some((env, env.unique_id?))) else {
-            return Ok(Self { primary: None });
-        };
-        let config = endpoint::Config {
-            serialization: env.serialization,
-            ..endpoint::Config::default()
-        };
-        let (port, channel) = sys::inherited(env.fd)
-            .and_then(|socket| Port::new(socket, config, ACK_TIMEOUT))
-            .map_err(|error| WorkerError::Channel { fd: env.fd, error })?;
-        let (requests, taken) = mpsc::channel(REQUESTS);
-        let (stays, stay) = watch::channel(());
-        let mut task = Task {
-            channel,
-            next_seq: 0,
-            asked: HashMap::new(),
-            open: HashMap::new(),
-            stays: Some(stays),
-        };
-        task.say(FromWorker::Online);
-        tokio::spawn(task.run(port, taken));
+    /// [`ParentError`].
+    pub fn from_env() -> Result<Self, ParentError> {
+        let opened = parent::opened()?;
         Ok(Self {
-            primary: Some(Primary { id, requests, stay }),
+            membership: opened.and_then(|opened| opened.membership.clone()),
         })
     }
 
     /// The id that the primary gave it; `None` if there is no primary.
     pub fn id(&self) -> Option<u32> {
-        self.primary.as_ref().map(|primary| primary.id)
+        self.membership.as_ref().map(|membership| membership.id)
     }
 
-    /// Listens: through the primary if there is one, else by itself.
+    /// Listens: on a socket that was passed in, else through the primary, else by itself.
+    ///
+    /// Passed in (`LISTEN_FDS` for this `LISTEN_PID`) is first the socket that is bound to this address; without such, the
+    /// first that no other call has taken, for the manager's configuration is later than the program's.
     ///
     /// # Errors
-    /// As `bind` and `listen`; `EPIPE` if the primary is gone.
+    /// As `bind` and `listen`, also if the primary did them; `EPIPE` if this worker is to leave.
     pub async fn listen(&self, address: SocketAddr) -> io::Result<Listener> {
-        let Some(primary) = &self.primary else {
-            return Ok(Listener {
-                source: Source::Own(TcpListener::bind(address).await?),
-                stay: None,
-            });
-        };
-        let query = Query {
-            address: Some(address.ip().to_string().into()),
-            port: Some(address.port().into()),
-            address_type: Some(if address.is_ipv6() {
-                AddressType::Ipv6
-            } else {
-                AddressType::Ipv4
-            }),
-            flags: Some(0),
-            ..Query::default()
+        match activation::take(None, address) {
+            Some((socket, address)) => Listener::own(TcpListener::from_std(socket.into())?, address),
+            None => self.listen_by_itself(address).await,
+        }
+    }
+
+    /// As [`listen`](Self::listen), but of the sockets passed in only one of this name (`LISTEN_FDNAMES`) will do.
+    ///
+    /// # Errors
+    /// As [`listen`](Self::listen).
+    pub async fn listen_named(&self, name: &str, address: SocketAddr) -> io::Result<Listener> {
+        match activation::take(Some(name), address) {
+            Some((socket, address)) => Listener::own(TcpListener::from_std(socket.into())?, address),
+            None => self.listen_by_itself(address).await,
+        }
+    }
+
+    async fn listen_by_itself(&self, address: SocketAddr) -> io::Result<Listener> {
+        let Some(membership) = &self.membership else {
+            let listener = TcpListener::bind(address).await?;
+            let address = listener.local_addr()?;
+            return Listener::own(listener, address);
         };
         let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
         let (granted, answer) = oneshot::channel();
-        primary
-            .requests
-            .send(Request {
-                query: Box::new(query),
-                granted,
-            })
-            .await
-            .map_err(|_| gone())?;
-        let source = match answer.await.map_err(|_| gone())?? {
-            Granted::Offers(offers) => Source::Offered(offers),
-            Granted::Listener(socket) => {
-                sys::listen::listen(&socket, 0)?;
-                Source::Own(TcpListener::from_std(socket.into())?)
-            }
+        let asked = membership.requests.send(Request::Listen(address, granted));
+        asked.map_err(|_| gone())?;
+        let granted = answer.await.map_err(|_| gone())??;
+        let held = Held {
+            key: granted.key,
+            requests: membership.requests.clone(),
         };
         Ok(Listener {
-            source,
-            stay: Some(primary.stay.clone()),
+            address: granted.address,
+            connections: match granted.source {
+                Source::Offers(offers) => Connections::Offered(offers),
+                Source::Shared(socket) => Connections::Own(TcpListener::from_std(socket.into())?),
+            },
+            stay: Some(membership.stay.clone()),
+            _held: Some(held),
         })
+    }
+
+    /// Waits until this worker is to leave, by its own will or the primary's, or the primary is gone; for ever without
+    /// one. [`Listener::accept`] tells the same.
+    ///
+    /// # Cancel safety
+    /// Loses nothing.
+    pub async fn leaving(&self) {
+        match &self.membership {
+            Some(membership) => while membership.stay.clone().changed().await.is_ok() {},
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Leaves the cluster of its own will: its listeners are closed, the primary is told, and when it has agreed the channel
+    /// ends. Then the primary replaces it, or does not, as `exitedAfterDisconnect` has it decide. Connections that are open
+    /// go on. Node: `cluster.worker.disconnect()`, and if the process is ended then, `cluster.worker.kill()`.
+    ///
+    /// Does nothing without a primary.
+    ///
+    /// # Cancel safety
+    /// What is begun goes on.
+    pub async fn disconnect(&self) {
+        let Some(membership) = &self.membership else { return };
+        let (leave, left) = oneshot::channel();
+        if membership.requests.send(Request::Leave(leave)).is_ok() {
+            // Nothing is ever sent: it ends when the channel has.
+            let _ = left.await;
+        }
     }
 }
 
-/// Connections, wherever they come from.
+/// Connections, wherever they come from. Dropping it closes it; a primary sends its connections to others then.
 #[derive(Debug)]
 pub struct Listener {
-    source: Source,
-    /// Its sender is gone when the primary has told this worker to leave, or is gone itself. `None` without a primary.
+    address: SocketAddr,
+    connections: Connections,
+    /// Its sender is gone when this worker is to leave, or has no primary any more. `None` without a primary.
     stay: Option<watch::Receiver<()>>,
+    _held: Option<Held>,
 }
 
 #[derive(Debug)]
-enum Source {
+enum Connections {
     /// A socket of this process's, or one that all workers share.
     Own(TcpListener),
     /// The primary accepts, and offers.
     Offered(mpsc::Receiver<OwnedFd>),
 }
 
+/// The primary believes that this listener is open, until it is dropped.
+#[derive(Debug)]
+struct Held {
+    key: Arc<str>,
+    requests: mpsc::UnboundedSender<Request>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // A primary that is gone need not know.
+        let _ = self.requests.send(Request::Close(self.key.clone()));
+    }
+}
+
+/// How long accepting rests when this process has no descriptor left.
+const SHORTAGE: Duration = Duration::from_millis(50);
+
 impl Listener {
-    /// The next connection; `None` when the primary has told this worker to leave, or is gone: finish what you have, then
-    /// exit.
+    fn own(listener: TcpListener, address: SocketAddr) -> io::Result<Self> {
+        Ok(Self {
+            address,
+            connections: Connections::Own(listener),
+            stay: None,
+            _held: None,
+        })
+    }
+
+    /// The address that it is bound to, with the real port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The next connection and its peer; `None` when this worker is to leave, or its primary is gone: finish what you have,
+    /// then exit. A connection that its client has given up meanwhile is passed over, and while this process has no
+    /// descriptor left, connections wait.
     ///
     /// # Errors
-    /// As `accept`.
+    /// The listener is broken: there will be no more.
     ///
     /// # Cancel safety
     /// Loses nothing.
-    pub async fn accept(&mut self) -> io::Result<Option<TcpStream>> {
-        match (&mut self.source, &mut self.stay) {
-            (Source::Own(listener), None) => Ok(Some(listener.accept().await?.0)),
-            (Source::Own(listener), Some(stay)) => tokio::select! {
-                accepted = listener.accept() => Ok(Some(accepted?.0)),
-                _ = stay.changed() => Ok(None),
-            },
-            (Source::Offered(offers), _) => match offers.recv().await {
-                Some(connection) => Ok(Some(TcpStream::from_std(connection.into())?)),
-                None => Ok(None),
-            },
-        }
-    }
-}
-
-/// The worker's end of the channel.
-struct Task {
-    channel: Channel,
-    next_seq: u64,
-    asked: HashMap<u64, Request>,
-    open: HashMap<Arc<str>, mpsc::Sender<OwnedFd>>,
-    /// Dropped when this worker is to leave.
-    stays: Option<watch::Sender<()>>,
-}
-
-impl Task {
-    async fn run(mut self, mut port: Port, mut requests: mpsc::Receiver<Request>) {
+    pub async fn accept(&mut self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
         loop {
-            while let Some(event) = port.poll_event() {
-                match event {
-                    Event::Internal(body, handle) => {
-                        if let Ok(message) = Envelope::<ToWorker>::from_json(&body) {
-                            self.hear(message, handle);
-                        }
+            let accepted = match (&mut self.connections, &mut self.stay) {
+                (Connections::Own(listener), None) => listener.accept().await,
+                (Connections::Own(listener), Some(stay)) => tokio::select! {
+                    biased;
+                    _ = stay.changed() => return Ok(None),
+                    accepted = listener.accept() => accepted,
+                },
+                (Connections::Offered(offers), _) => match offers.recv().await {
+                    Some(connection) => stream(connection),
+                    None => return Ok(None),
+                },
+            };
+            match accepted {
+                Ok(connection) => return Ok(Some(connection)),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                        tokio::time::sleep(SHORTAGE).await;
                     }
-                    Event::Closed { .. } => return,
-                    _ => {}
-                }
-            }
-            tokio::select! {
-                () = port.turn(true) => {}
-                Some(request) = requests.recv() => {
-                    let query = request.query.clone();
-                    let seq = self.say(FromWorker::QueryServer(query));
-                    self.asked.insert(seq, request);
-                }
+                    // What accept(2) says of the connection, not of the listener.
+                    Some(
+                        libc::ECONNABORTED
+                        | libc::ECONNRESET
+                        | libc::ENOTCONN
+                        | libc::EPERM
+                        | libc::EPROTO
+                        | libc::ENETDOWN
+                        | libc::ENETUNREACH
+                        | libc::EHOSTDOWN
+                        | libc::EHOSTUNREACH
+                        | libc::ENONET,
+                    ) => {}
+                    _ => return Err(error),
+                },
             }
         }
     }
+}
 
-    fn say(&mut self, message: FromWorker) -> u64 {
-        let seq = self.next_seq;
-        self.next_seq += 1;
-        let mut text = Vec::new();
-        Envelope {
-            seq: Some(seq),
-            message,
-        }
-        .write_json(&mut text);
-        // A closed channel is told by its end.
-        let _ = self.channel.send_internal(&text);
-        seq
-    }
-
-    fn hear(&mut self, message: Envelope<ToWorker>, handle: Option<ReceivedHandle<Handle>>) {
-        let handle = handle.and_then(|received| received.handle.into_owned().ok());
-        match message.message {
-            ToWorker::RoundRobin { ack, key, sockname, .. } => {
-                let (offers, taken) = mpsc::channel(WAITING);
-                self.open.insert(key, offers);
-                self.answer(ack, Ok(Granted::Offers(taken)), sockname.map(|name| name.port));
-            }
-            ToWorker::Shared { ack, .. } => {
-                let port = handle
-                    .as_ref()
-                    .and_then(|socket| sys::listen::local_address(socket).ok()?)
-                    .map(|local| local.port);
-                let granted = handle
-                    .map(Granted::Listener)
-                    .ok_or_else(|| io::ErrorKind::InvalidData.into());
-                self.answer(ack, granted, port);
-            }
-            ToWorker::Refused { ack, errno, .. } => {
-                self.answer(ack, Err(io::Error::from_raw_os_error(-errno)), None);
-            }
-            ToWorker::NewConn { key, .. } => {
-                let offers = self.open.get(&key);
-                let accepted = handle
-                    .zip(offers)
-                    .is_some_and(|(connection, offers)| offers.try_send(connection).is_ok());
-                if let Some(ack) = message.seq {
-                    self.say(FromWorker::Accepted { ack, accepted });
-                }
-            }
-            ToWorker::Disconnect => {
-                self.stays = None;
-                // Whoever accepts hears of it when the queue ends; connections that are open go on.
-                let keys: Vec<_> = self.open.drain().map(|(key, _)| key).collect();
-                for key in keys {
-                    self.say(FromWorker::Close { key: (&*key).into() });
-                }
-            }
-            ToWorker::Ack { .. } | ToWorker::Unknown { .. } => {}
-        }
-    }
-
-    /// `port`: the real one, which is not the one that was asked for if that was 0.
-    fn answer(&mut self, ack: u64, granted: io::Result<Granted>, port: Option<u16>) {
-        let Some(Request {
-            mut query,
-            granted: answer,
-        }) = self.asked.remove(&ack)
-        else {
-            return;
-        };
-        let listens = granted.is_ok();
-        // Whoever asked may have given up; the listener is dropped then, and its offers are declined.
-        let _ = answer.send(granted);
-        if listens {
-            query.backlog = None;
-            query.port = port.map(i32::from).or(query.port);
-            self.say(FromWorker::Listening(query));
-        }
-    }
+/// A connection that was accepted elsewhere.
+fn stream(connection: OwnedFd) -> io::Result<(TcpStream, SocketAddr)> {
+    rustix::io::ioctl_fionbio(&connection, true)?;
+    let stream = TcpStream::from_std(connection.into())?;
+    let peer = stream.peer_addr()?;
+    Ok((stream, peer))
 }

@@ -5,14 +5,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use thead_wire::env::ChannelEnv;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::{Command, SpawnError};
-use crate::channel::{Channel, Port};
+use crate::channel::{Channel, PATIENCE, Port};
 use crate::child::{Born, Child};
 use crate::stdio::Ends;
 use crate::sys;
@@ -25,10 +24,6 @@ use crate::watch::{Care, collect_left, watch as watch_over};
 
 /// The child's descriptor of its channel, as with Node's `fork()`, if nothing else has it.
 const CHANNEL_FD: i32 = 3;
-
-/// How long a handle may stay unacknowledged, and a channel that is to end unread, before it is given up. Long, for a worker
-/// may be stopped in a debugger or swapped out; a worker that dies is noticed at once by other means.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A process that was just started.
 pub(crate) struct Launched {

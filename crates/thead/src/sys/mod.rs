@@ -8,6 +8,7 @@
 
 pub mod errno;
 pub mod helper;
+pub mod inherit;
 pub mod limit;
 pub mod listen;
 pub mod message;
@@ -19,26 +20,3 @@ pub mod reclaim;
 pub mod spawn;
 pub mod stat;
 pub mod tree;
-
-use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-
-/// Takes over a descriptor that this process was started with: close-on-exec and non-blocking from now on.
-///
-/// # Errors
-/// `EBADF` if it is not open; `EBUSY` the second time that any is asked for.
-pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
-    static TAKEN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
-    if TAKEN.swap(true, std::sync::atomic::Ordering::Relaxed) {
-        return Err(rustix::io::Errno::BUSY.into());
-    }
-    // SAFETY: F_GETFD only asks.
-    if number < 3 || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
-        return Err(rustix::io::Errno::BADF.into());
-    }
-    // SAFETY: it is open, the environment says that it was passed for this purpose, and it is taken only once.
-    let fd = unsafe { OwnedFd::from_raw_fd(number) };
-    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
-    rustix::io::ioctl_fionbio(&fd, true)?;
-    Ok(fd)
-}

@@ -1,0 +1,302 @@
+//! The worker's side of the cluster protocol: what it asks of its primary, and what it does with the answers.
+//!
+//! Node: `lib/internal/cluster/child.js`; the messages are the same in 18 to 26.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use thead_wire::cluster::{AddressType, Envelope, FromWorker, Query, ToWorker};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::channel::{Channel, Handle};
+use crate::sys;
+
+/// Connections taken from the primary that may wait to be accepted by the program; beyond them an offer is declined, and
+/// goes to another worker.
+const WAITING: usize = 128;
+
+/// What the program has of its membership; the [`Member`] itself lives in the task of the channel.
+#[derive(Clone, Debug)]
+pub(crate) struct Membership {
+    pub(crate) id: u32,
+    pub(crate) requests: mpsc::UnboundedSender<Request>,
+    /// Its sender is gone when this worker is to leave, or has no primary any more.
+    pub(crate) stay: watch::Receiver<()>,
+}
+
+/// What the program asks for.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// A listener at this address.
+    Listen(SocketAddr, oneshot::Sender<io::Result<Granted>>),
+    /// The listener with this key is closed.
+    Close(Arc<str>),
+    /// To leave the cluster. Dropped when it has been left.
+    Leave(oneshot::Sender<()>),
+}
+
+/// A listener of the primary's.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    pub(crate) key: Arc<str>,
+    pub(crate) address: SocketAddr,
+    pub(crate) source: Source,
+}
+
+/// Where its connections come from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// The primary accepts, and offers.
+    Offers(mpsc::Receiver<OwnedFd>),
+    /// A listening socket that all workers share.
+    Shared(OwnedFd),
+}
+
+#[derive(Debug)]
+struct Asked {
+    query: Box<Query>,
+    address: SocketAddr,
+    granted: oneshot::Sender<io::Result<Granted>>,
+}
+
+/// An open listener.
+#[derive(Debug)]
+struct Open {
+    /// What it was asked for, which numbers the queries.
+    address: SocketAddr,
+    /// `None` if the socket itself is here.
+    offers: Option<mpsc::Sender<OwnedFd>>,
+}
+
+/// How often an address was asked for.
+#[derive(Debug, Default)]
+struct Count {
+    next: u32,
+    open: u32,
+}
+
+/// This process as a worker of a cluster.
+#[derive(Debug)]
+pub(crate) struct Member {
+    channel: Channel,
+    next_seq: u64,
+    asked: HashMap<u64, Asked>,
+    open: HashMap<Arc<str>, Open>,
+    counts: HashMap<SocketAddr, Count>,
+    /// Dropped when this worker is to leave.
+    stays: Option<watch::Sender<()>>,
+    /// The number under which it told the primary that it leaves by itself, and who waits for that.
+    leaves: Option<(u64, Vec<oneshot::Sender<()>>)>,
+}
+
+impl Member {
+    /// Says to the primary that this worker is there.
+    pub(crate) fn join(id: u32, channel: Channel, requests: mpsc::UnboundedSender<Request>) -> (Self, Membership) {
+        let (stays, stay) = watch::channel(());
+        let mut member = Self {
+            channel,
+            next_seq: 0,
+            asked: HashMap::new(),
+            open: HashMap::new(),
+            counts: HashMap::new(),
+            stays: Some(stays),
+            leaves: None,
+        };
+        member.say(FromWorker::Online);
+        (member, Membership { id, requests, stay })
+    }
+
+    pub(crate) fn ask(&mut self, request: Request) {
+        match request {
+            Request::Listen(_, granted) if self.stays.is_none() => {
+                // Whoever asked may have given up.
+                let _ = granted.send(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            Request::Listen(address, granted) => {
+                let count = self.counts.entry(address).or_default();
+                let query = Box::new(query(address, count.next));
+                (count.next, count.open) = (count.next + 1, count.open + 1);
+                let seq = self.say(FromWorker::QueryServer(query.clone()));
+                self.asked.insert(
+                    seq,
+                    Asked {
+                        query,
+                        address,
+                        granted,
+                    },
+                );
+            }
+            Request::Close(key) => self.close(&key),
+            Request::Leave(left) => {
+                self.close_all();
+                if self.leaves.is_none() {
+                    self.leaves = Some((self.say(FromWorker::ExitedAfterDisconnect), Vec::new()));
+                }
+                if let Some((_, waiting)) = &mut self.leaves {
+                    waiting.push(left);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn hear(&mut self, message: Envelope<ToWorker>, handle: Option<Handle>) {
+        let handle = handle.and_then(|handle| handle.into_owned().ok());
+        match (message.message, handle) {
+            (ToWorker::Shared { ack, key, .. }, Some(socket)) => {
+                let granted = |asked: &Asked| listen(asked.address, &key, socket);
+                self.answer(ack, &key, granted);
+            }
+            // Success without a descriptor is the primary's own listener, whatever number says success.
+            (ToWorker::Shared { ack, key, .. }, None) => self.offered(ack, key, None),
+            (ToWorker::RoundRobin { ack, key, sockname, .. }, _) => {
+                self.offered(ack, key, sockname.map(|name| (name.address, name.port)));
+            }
+            (ToWorker::Refused { ack, key, errno }, _) => {
+                self.answer(ack, &key, |_| Err(io::Error::from_raw_os_error(-errno)));
+            }
+            (ToWorker::NewConn { key, .. }, connection) => {
+                let offers = self.open.get(&key).and_then(|open| open.offers.as_ref());
+                let accepted = connection
+                    .zip(offers)
+                    .is_some_and(|(connection, offers)| offers.try_send(connection).is_ok());
+                if let Some(ack) = message.seq {
+                    self.say(FromWorker::Accepted { ack, accepted });
+                }
+            }
+            (ToWorker::Disconnect, _) => self.close_all(),
+            (ToWorker::Ack { ack }, _) => {
+                if self.leaves.as_ref().is_some_and(|(seq, _)| *seq == ack) {
+                    self.channel.disconnect();
+                }
+            }
+            (ToWorker::Unknown { .. }, _) => {}
+        }
+    }
+
+    /// The primary listens. Its address is told for TCP; a port other than the one asked for means that it has none.
+    fn offered(&mut self, ack: u64, key: Arc<str>, name: Option<(Box<str>, u16)>) {
+        self.answer(ack, &key.clone(), |asked| {
+            let (offers, taken) = mpsc::channel(WAITING);
+            let bound = name.and_then(|(text, port)| sys::listen::numeric_address(&text, port).ok());
+            let granted = Granted {
+                key,
+                address: same_port(asked.address, bound.unwrap_or(asked.address))?,
+                source: Source::Offers(taken),
+            };
+            Ok((granted, Some(offers)))
+        });
+    }
+
+    fn answer(
+        &mut self,
+        ack: u64,
+        key: &Arc<str>,
+        granted: impl FnOnce(&Asked) -> io::Result<(Granted, Option<mpsc::Sender<OwnedFd>>)>,
+    ) {
+        let Some(mut asked) = self.asked.remove(&ack) else {
+            return;
+        };
+        let address = asked.address;
+        let (granted, offers) = match granted(&asked) {
+            Ok((granted, offers)) => (Ok(granted), offers),
+            Err(error) => (Err(error), None),
+        };
+        let bound = granted.as_ref().ok().map(|granted| granted.address);
+        if bound.is_some() {
+            self.open.insert(key.clone(), Open { address, offers });
+        } else {
+            self.forget(address);
+        }
+        let taken = asked.granted.send(granted).is_ok();
+        match bound {
+            Some(bound) if taken && self.stays.is_some() => {
+                asked.query.port = Some(bound.port().into());
+                self.say(FromWorker::Listening(asked.query));
+            }
+            // Whoever asked has given up meanwhile, or is to leave.
+            Some(_) => self.close(key),
+            None => {}
+        }
+    }
+
+    fn close(&mut self, key: &Arc<str>) {
+        if let Some(open) = self.open.remove(key) {
+            self.forget(open.address);
+            self.say(FromWorker::Close { key: (&**key).into() });
+        }
+    }
+
+    /// Whoever accepts hears of it when its queue ends; connections that are open go on.
+    fn close_all(&mut self) {
+        self.stays = None;
+        let keys: Vec<_> = self.open.keys().cloned().collect();
+        for key in keys {
+            self.close(&key);
+        }
+    }
+
+    /// One listener at the address less; with the last the count begins anew, as in Node.
+    fn forget(&mut self, address: SocketAddr) {
+        if let Some(count) = self.counts.get_mut(&address) {
+            count.open -= 1;
+            if count.open == 0 {
+                self.counts.remove(&address);
+            }
+        }
+    }
+
+    fn say(&mut self, message: FromWorker) -> u64 {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        let mut text = Vec::new();
+        Envelope {
+            seq: Some(seq),
+            message,
+        }
+        .write_json(&mut text);
+        // A closed channel is told by its end.
+        let _ = self.channel.send_internal(&text);
+        seq
+    }
+}
+
+fn query(address: SocketAddr, index: u32) -> Query {
+    Query {
+        index,
+        address: Some(address.ip().to_string().into()),
+        port: Some(address.port().into()),
+        address_type: Some(if address.is_ipv6() {
+            AddressType::Ipv6
+        } else {
+            AddressType::Ipv4
+        }),
+        flags: Some(0),
+        ..Query::default()
+    }
+}
+
+/// Listens on what the primary has bound. Node's primary may not have been able to, and says nothing of it.
+fn listen(asked: SocketAddr, key: &Arc<str>, socket: OwnedFd) -> io::Result<(Granted, Option<mpsc::Sender<OwnedFd>>)> {
+    let bound = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?;
+    let address = same_port(asked, bound)?;
+    sys::listen::listen(&socket, 0)?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    let granted = Granted {
+        key: key.clone(),
+        address,
+        source: Source::Shared(socket),
+    };
+    Ok((granted, None))
+}
+
+/// Node: `lib/net.js`, checkBindError.
+fn same_port(asked: SocketAddr, bound: SocketAddr) -> io::Result<SocketAddr> {
+    if asked.port() == 0 || asked.port() == bound.port() {
+        Ok(bound)
+    } else {
+        Err(io::Error::from_raw_os_error(libc::EADDRINUSE))
+    }
+}
