@@ -21,10 +21,12 @@ pub mod client;
 mod host;
 pub mod load;
 mod runtime;
+mod script;
 
 pub use census::{Census, PATIENCE, Process, eventually, kill};
 pub use host::{End, Run, Said, Thead, thead_binary};
 pub use runtime::{Runtime, programs, root};
+pub use script::Script;
 
 /// Makes one test for each runtime named, `FUNCTION::RUNTIME`, out of functions that take a [`Runtime`].
 ///

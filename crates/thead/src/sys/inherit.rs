@@ -1,7 +1,7 @@
 //! What this process was started with for itself alone: descriptors, and the variables that name them.
 
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::{Errno, FdFlags};
 use rustix::net::{AddressFamily, SocketType, sockopt};
@@ -13,12 +13,11 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 /// # Errors
 /// `EBADF` if it is not open, or was not inherited: all that Rust opens is close-on-exec, and so is what was taken before.
 pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if number < 0 {
+        return Err(Errno::BADF.into());
+    }
     // SAFETY: F_GETFD only asks.
-    let flags = if number < 0 {
-        -1
-    } else {
-        unsafe { libc::fcntl(number, libc::F_GETFD) }
-    };
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
     if flags < 0 || flags & libc::FD_CLOEXEC != 0 {
         return Err(Errno::BADF.into());
     }
@@ -28,7 +27,7 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
         let taken = rustix::io::fcntl_dupfd_cloexec(standard, 3)?;
         let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
         // SAFETY: both are open; whoever uses the standard stream goes on, with nothing to read.
-        if unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&null), number) } < 0 {
+        if unsafe { libc::dup2(null.as_raw_fd(), number) } < 0 {
             return Err(io::Error::last_os_error());
         }
         return Ok(taken);

@@ -78,6 +78,16 @@ struct Count {
     open: u32,
 }
 
+/// On the way out by its own will. A program ends when its listeners do, and Node's primary dies of an answer that it cannot
+/// write (`EPIPE`): so what the program has of them is kept until the primary has answered.
+#[derive(Debug)]
+struct Leave {
+    /// The number under which the primary was told.
+    seq: u64,
+    waiting: Vec<oneshot::Sender<()>>,
+    _closed: Vec<Open>,
+}
+
 /// This process as a worker of a cluster.
 #[derive(Debug)]
 pub(crate) struct Member {
@@ -88,8 +98,8 @@ pub(crate) struct Member {
     counts: HashMap<SocketAddr, Count>,
     /// Dropped when this worker is to leave.
     stays: Option<watch::Sender<()>>,
-    /// The number under which it told the primary that it leaves by itself, and who waits for that.
-    leaves: Option<(u64, Vec<oneshot::Sender<()>>)>,
+    /// Set when it leaves by itself.
+    leaves: Option<Leave>,
 }
 
 impl Member {
@@ -111,7 +121,7 @@ impl Member {
 
     pub(crate) fn ask(&mut self, request: Request) {
         match request {
-            Request::Listen(_, granted) if self.stays.is_none() => {
+            Request::Listen(_, granted) if self.is_leaving() => {
                 // Whoever asked may have given up.
                 let _ = granted.send(Err(io::ErrorKind::BrokenPipe.into()));
             }
@@ -129,16 +139,17 @@ impl Member {
                     },
                 );
             }
-            Request::Close(key) => self.close(&key),
-            Request::Leave(left) => {
-                self.close_all();
-                if self.leaves.is_none() {
-                    self.leaves = Some((self.say(FromWorker::ExitedAfterDisconnect), Vec::new()));
+            Request::Close(key) => drop(self.close(&key)),
+            Request::Leave(left) => match &mut self.leaves {
+                Some(leave) => leave.waiting.push(left),
+                None => {
+                    self.leaves = Some(Leave {
+                        _closed: self.close_all(),
+                        seq: self.say(FromWorker::ExitedAfterDisconnect),
+                        waiting: vec![left],
+                    });
                 }
-                if let Some((_, waiting)) = &mut self.leaves {
-                    waiting.push(left);
-                }
-            }
+            },
         }
     }
 
@@ -166,12 +177,16 @@ impl Member {
                     self.say(FromWorker::Accepted { ack, accepted });
                 }
             }
-            (ToWorker::Disconnect, _) => self.close_all(),
-            (ToWorker::Ack { ack }, _) => {
-                if self.leaves.as_ref().is_some_and(|(seq, _)| *seq == ack) {
-                    self.channel.disconnect();
-                }
+            // Whoever accepts hears of it by the end of its queue; connections that are open go on.
+            (ToWorker::Disconnect, _) => {
+                self.stays = None;
+                drop(self.close_all());
             }
+            // Who waits hears of it by the end of the channel.
+            (ToWorker::Ack { ack }, _) if self.leaves.as_ref().is_some_and(|leave| leave.seq == ack) => {
+                self.channel.disconnect();
+            }
+            (ToWorker::Ack { .. }, _) => {}
             (ToWorker::Unknown { .. }, _) => {}
         }
     }
@@ -212,30 +227,30 @@ impl Member {
         }
         let taken = asked.granted.send(granted).is_ok();
         match bound {
-            Some(bound) if taken && self.stays.is_some() => {
+            Some(bound) if taken && !self.is_leaving() => {
                 asked.query.port = Some(bound.port().into());
                 self.say(FromWorker::Listening(asked.query));
             }
             // Whoever asked has given up meanwhile, or is to leave.
-            Some(_) => self.close(key),
+            Some(_) => drop(self.close(key)),
             None => {}
         }
     }
 
-    fn close(&mut self, key: &Arc<str>) {
-        if let Some(open) = self.open.remove(key) {
-            self.forget(open.address);
-            self.say(FromWorker::Close { key: (&**key).into() });
-        }
+    fn is_leaving(&self) -> bool {
+        self.stays.is_none() || self.leaves.is_some()
     }
 
-    /// Whoever accepts hears of it when its queue ends; connections that are open go on.
-    fn close_all(&mut self) {
-        self.stays = None;
+    fn close(&mut self, key: &Arc<str>) -> Option<Open> {
+        let open = self.open.remove(key)?;
+        self.forget(open.address);
+        self.say(FromWorker::Close { key: (&**key).into() });
+        Some(open)
+    }
+
+    fn close_all(&mut self) -> Vec<Open> {
         let keys: Vec<_> = self.open.keys().cloned().collect();
-        for key in keys {
-            self.close(&key);
-        }
+        keys.iter().filter_map(|key| self.close(key)).collect()
     }
 
     /// One listener at the address less; with the last the count begins anew, as in Node.

@@ -1,0 +1,159 @@
+//! A Rust program that was forked, for tests: `child WHAT`.
+//!
+//! What it has to say goes to the channel, or to standard output where there may be none.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::Read as _;
+use std::process::{Command, ExitCode};
+
+use serde_json::{Value, json};
+use thead::channel::Handle;
+use thead::worker::{Listener, Worker};
+use thead::{HandleKind, Parent, ParentEvent};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let what = std::env::args().nth(1).unwrap_or_default();
+    if what == "serves" {
+        serve().await;
+        return ExitCode::SUCCESS;
+    }
+    let parent = match thead::parent() {
+        Ok(parent) => parent,
+        Err(error) => {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            println!("{}", json!({ "error": error.to_string(), "source": source }));
+            return ExitCode::FAILURE;
+        }
+    };
+    match (what.as_str(), parent) {
+        ("alone", parent) => println!("{}", json!({ "parent": parent.is_some(), "inherits": inherited() })),
+        (_, None) => return ExitCode::FAILURE,
+        ("echoes", Some(parent)) => echo(parent).await,
+        ("listens late", Some(parent)) => {
+            // Nothing is asked of the channel before the parent says so on another way.
+            std::thread::spawn(|| std::io::stdin().read(&mut [0]).unwrap())
+                .join()
+                .unwrap();
+            echo(parent).await;
+        }
+        ("leaves descriptors to nobody", Some(parent)) => {
+            let twice = matches!(thead::parent(), Err(thead::ParentError::Taken));
+            let answer = json!({ "inherits": inherited(), "twice": twice });
+            parent.post_message(&answer).await.unwrap();
+            parent.channel().flush().await;
+        }
+        ("says much and ends", Some(mut parent)) => {
+            for _ in 0..20 {
+                parent.send(&"x".repeat(100_000)).unwrap();
+            }
+            parent.disconnect();
+            assert!(parent.send(&1).is_err());
+            while parent.next().await.is_some() {}
+        }
+        (what, _) => panic!("nobody knows how to: {what}"),
+    }
+    ExitCode::SUCCESS
+}
+
+/// What a child of this process would believe to be its own: variables of a parent's, and sockets beyond the standard three.
+fn inherited() -> Value {
+    let script = "env | grep -E '^(NODE_CHANNEL|NODE_UNIQUE|LISTEN_)' ; ls -l /proc/self/fd";
+    let output = Command::new("/bin/sh").args(["-c", script]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let found = text.lines().filter_map(|line| match line.split_once(" -> ") {
+        Some((left, target)) => {
+            let number: u32 = left.rsplit(' ').next()?.parse().ok()?;
+            (number > 2 && target.starts_with("socket:")).then(|| format!("{number}: {target}"))
+        }
+        None => line.contains('=').then(|| line.to_owned()),
+    });
+    json!(found.collect::<Vec<_>>())
+}
+
+/// Sends back what comes, handles too, until the channel ends.
+async fn echo(mut parent: Parent) {
+    while let Some(event) = parent.next().await {
+        match event {
+            ParentEvent::Message { message, handle: None } => parent.channel().send_raw(message.raw()).unwrap(),
+            ParentEvent::Message {
+                message,
+                handle: Some(received),
+            } => {
+                let kind = received.kind.unwrap_or(HandleKind::Native);
+                let value: Value = message.parse().unwrap();
+                let handle: Handle = received.handle;
+                parent.post_handle(&value, kind, handle).await.unwrap();
+            }
+            ParentEvent::BadMessage(bad) => parent.post_message(&json!({ "bad": bad.to_string() })).await.unwrap(),
+            ParentEvent::Disconnect { fault, .. } => {
+                println!("{}", json!({ "fault": fault.map(|fault| fault.to_string()) }));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Serves HTTP at `PORT`; the path says what it does besides. Says what happened on standard output.
+async fn serve() {
+    let worker = Worker::from_env().unwrap();
+    let port = std::env::var("PORT").map_or(0, |port| port.parse().unwrap());
+    let address = ([127, 0, 0, 1], port).into();
+    let listening = match std::env::var("LISTEN_NAME") {
+        Ok(name) => worker.listen_named(&name, address).await,
+        Err(_) => worker.listen(address).await,
+    };
+    let mut listener = match listening {
+        Ok(listener) => listener,
+        Err(error) => return println!("{}", json!({ "errno": error.raw_os_error() })),
+    };
+    let about = json!({ "port": listener.local_addr().port(), "id": worker.id(), "inherits": inherited() });
+    println!("{about}");
+    // Messages reach the program of a worker too.
+    if let Some(mut parent) = thead::parent().unwrap() {
+        tokio::spawn(async move {
+            while let Some(event) = parent.next().await {
+                match event {
+                    ParentEvent::Message { message, .. } => parent.channel().send_raw(message.raw()).unwrap(),
+                    ParentEvent::Leave => println!("{}", json!({ "leave": true })),
+                    _ => {}
+                }
+            }
+        });
+    }
+    let served = accept(&mut listener, &worker).await;
+    println!("{}", json!({ "served": served }));
+}
+
+async fn accept(listener: &mut Listener, worker: &Worker) -> usize {
+    let mut open = tokio::task::JoinSet::new();
+    let mut served = 0;
+    while let Some((mut stream, peer)) = listener.accept().await.unwrap() {
+        assert!(peer.ip().is_loopback());
+        served += 1;
+        let worker = worker.clone();
+        open.spawn(async move {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") && stream.read_buf(&mut request).await.unwrap() > 0 {}
+            let request = String::from_utf8_lossy(&request);
+            let body = json!({ "id": worker.id(), "pid": std::process::id() }).to_string();
+            if request.starts_with("GET /leave ") {
+                tokio::spawn(async move { worker.disconnect().await });
+            } else if request.starts_with("GET /slow ") {
+                // Until it is told to leave, and a little longer than that takes.
+                worker.leaving().await;
+            } else if request.starts_with("GET /die ") {
+                std::process::exit(7);
+            }
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                body.len()
+            );
+            // A client that has gone has no need of it.
+            let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+        });
+    }
+    open.join_all().await;
+    served
+}
