@@ -1,157 +1,21 @@
 //! One end of a channel: order, handles in flight, their acknowledgement, and the end.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::frame::{DEFAULT_FRAME_LIMIT, FrameError, FrameReader, Serialization, write_frame};
+use crate::frame::{FrameReader, Serialization};
 use crate::message::{
-    BadMessage, Class, HandleBody, HandleEnvelope, HandleKind, HandleMessage, answer_of_socket_list, classify,
-    handle_frame, write_answer, write_internal,
+    BadMessage, Class, HELLO, HandleKind, HandleMessage, SocketList, classify, is_hello, socket_list,
+    socket_list_answer, write_answer, write_internal,
 };
 
-/// What is known of the peer's way with handles. Guessing wrong in the careful direction costs speed, never a handle.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Dialect {
-    /// Unknown: one handle in flight, and nothing after it until it is acknowledged. What Node itself does.
-    #[default]
-    Careful,
-    /// A thead process, or Node 18 to 26: these take many handles, and messages between them, without waiting.
-    Pipelined,
-    /// Deno: careful, and a handle must not share a read with an earlier message.
-    Deno,
-    /// Bun: careful, and the messages of its cluster begin with a mark.
-    Bun,
-}
+mod config;
+mod event;
+mod send;
 
-impl Dialect {
-    /// How many handles may be unacknowledged.
-    const fn window(self) -> usize {
-        match self {
-            Self::Pipelined => 64,
-            Self::Careful | Self::Deno | Self::Bun => 1,
-        }
-    }
-}
-
-/// What an end of a channel is told about itself.
-#[derive(Clone, Copy, Debug)]
-pub struct Config {
-    /// How messages are written, both ways.
-    pub serialization: Serialization,
-    /// Who is at the other end. A mark of Bun's switches to [`Dialect::Bun`] by itself.
-    pub dialect: Dialect,
-    /// The largest frame accepted, in bytes. Default 16 MiB. A larger one ends the channel.
-    pub frame_limit: usize,
-    /// The most that may wait to be written, in bytes. Default 64 MiB. A message that does not fit is refused, unless
-    /// nothing waits.
-    pub queue_limit: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            serialization: Serialization::default(),
-            dialect: Dialect::default(),
-            frame_limit: DEFAULT_FRAME_LIMIT,
-            queue_limit: 64 << 20,
-        }
-    }
-}
-
-/// Names a handle that was sent, until its fate is known. Counts from 0 in each endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HandleId(u64);
-
-/// A descriptor that came with a message.
-#[derive(Debug, PartialEq, Eq)]
-pub struct ReceivedHandle<H> {
-    /// What it is, or a name that no Node has.
-    pub kind: Result<HandleKind, String>,
-    /// The descriptor.
-    pub handle: H,
-    /// The giver's socket list, if it counts what it gave away. Its questions are answered here, and always with none: a
-    /// socket is the taker's from when it has it.
-    pub key: Option<String>,
-}
-
-/// What an endpoint has to tell its owner.
-#[derive(Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event<H> {
-    /// The peer's user sent this, in the channel's serialization. Nobody has checked that it parses.
-    Message(Bytes, Option<ReceivedHandle<H>>),
-    /// An internal message that is not of the handle protocol, such as `NODE_CLUSTER`; JSON text in either mode.
-    Internal(Bytes, Option<ReceivedHandle<H>>),
-    /// A frame that means nothing; the next one is read.
-    Bad(BadMessage),
-    /// The peer has this handle. It is given back so that the owner may keep or close it.
-    Acked(HandleId, H),
-    /// The peer did not get this handle: it said so four times, or the channel ended first.
-    Lost(HandleId, H),
-    /// The channel has ended; nothing follows. `unsent` bytes were never written.
-    Closed {
-        /// Bytes that were queued and are lost.
-        unsent: usize,
-    },
-}
-
-/// A mistake of the peer that costs it the channel.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ProtocolError {
-    /// A frame over the limit.
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    /// Descriptors that no message claims.
-    #[error("{0} descriptors came that no message claims; at most {UNCLAIMED} may wait")]
-    Unclaimed(usize),
-    /// It sends what has to be answered, and does not read the answers.
-    #[error("the peer has read none of the last {UNREAD_ANSWERS} answers to what it sent")]
-    UnreadAnswers,
-}
-
-/// Why a message was not taken for sending.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SendError {
-    /// The channel has ended, or is about to. Node: `ERR_IPC_CHANNEL_CLOSED`.
-    #[error("channel closed")]
-    Closed,
-    /// More waits to be written than the queue limit allows: the peer does not read.
-    #[error("{queued} bytes wait to be written and the limit is {limit}: the peer does not read")]
-    Full {
-        /// Bytes that wait.
-        queued: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// The message cannot be written in the channel's serialization.
-    #[error(transparent)]
-    Bad(#[from] BadMessage),
-}
-
-impl SendError {
-    /// The error as Node names it; `ENOBUFS`, which Node has no limit for, if too much waits.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Closed => "ERR_IPC_CHANNEL_CLOSED",
-            Self::Full { .. } => "ENOBUFS",
-            Self::Bad(_) => "ERR_INVALID_ARG_VALUE",
-        }
-    }
-}
-
-/// The next thing to write.
-#[derive(Debug)]
-pub struct Transmit<'a, H> {
-    /// As much of it as the kernel takes.
-    pub bytes: &'a [u8],
-    /// Goes with the first of `bytes`, and never again.
-    pub handle: Option<&'a H>,
-    /// Write only when the peer has read all that was written before (Deno).
-    pub alone: bool,
-}
+pub use config::{Config, Dialect};
+pub use event::{Event, HandleId, MAX_DESCRIPTORS, ProtocolError, ReceivedHandle, SendError, Transmit};
 
 #[derive(Debug)]
 enum Chunk {
@@ -163,7 +27,7 @@ enum Chunk {
 
 #[derive(Debug)]
 struct InFlight<H> {
-    handle: H,
+    handles: Handles<H>,
     frame: Bytes,
     sent: u8,
 }
@@ -171,7 +35,45 @@ struct InFlight<H> {
 #[derive(Debug)]
 enum Held<H> {
     Plain(BytesMut),
-    Handle(HandleId, Bytes, H),
+    Handle(HandleId, Bytes, Handles<H>),
+}
+
+/// The descriptors of one message.
+#[derive(Debug)]
+enum Handles<H> {
+    One(H),
+    Many(Vec<H>),
+}
+
+impl<H> Handles<H> {
+    fn as_slice(&self) -> &[H] {
+        match self {
+            Self::One(handle) => std::slice::from_ref(handle),
+            Self::Many(handles) => handles,
+        }
+    }
+
+    fn acked(self, id: HandleId) -> Event<H> {
+        match self {
+            Self::One(handle) => Event::Acked(id, handle),
+            Self::Many(handles) => Event::DescriptorsAcked(id, handles),
+        }
+    }
+
+    fn lost(self, id: HandleId) -> Event<H> {
+        match self {
+            Self::One(handle) => Event::Lost(id, handle),
+            Self::Many(handles) => Event::DescriptorsLost(id, handles),
+        }
+    }
+}
+
+/// Sockets of one key that the peer gave us.
+#[derive(Debug, Default)]
+struct Given {
+    open: usize,
+    /// The peer wants to know when none is.
+    notify: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -193,8 +95,8 @@ enum State {
 ///   times. (Differs from Node: its repetition wraps the message once more, and two acknowledgements of that kill it.)
 /// - An acknowledgement that nothing waits for is ignored. (Differs from Node, which dies of it.)
 /// - Descriptors that arrive wait in order; each handle message takes the oldest.
-/// - A peer that asks how many of its sockets are still open is told at once that none is, so that its `server.close()`
-///   ends. (Differs from Node, which counts them.)
+/// - A peer that asks how many of its sockets are still open is told. (Differs from Node, which does not answer for a key
+///   that it has never seen.)
 #[derive(Debug)]
 pub struct Endpoint<H> {
     config: Config,
@@ -217,14 +119,10 @@ pub struct Endpoint<H> {
     /// Written or about to be, oldest first: acknowledgements come in this order.
     in_flight: VecDeque<(HandleId, InFlight<H>)>,
     next_handle: u64,
-}
-
-/// A frame without what marks its ends.
-fn body_of(serialization: Serialization, frame: &[u8]) -> &[u8] {
-    match serialization {
-        Serialization::Json => frame.strip_suffix(b"\n").unwrap_or(frame),
-        Serialization::Advanced => frame.get(4..).unwrap_or_default(),
-    }
+    /// By key, those of which at least one is open.
+    given: HashMap<String, Given>,
+    /// Whether the peer has said anything.
+    heard: bool,
 }
 
 fn owned(body: Bytes) -> Bytes {
@@ -239,6 +137,8 @@ fn owned(body: Bytes) -> Bytes {
 const UNCLAIMED: usize = 64;
 /// Answers that may wait to be written. A peer has at most 64 handles under way.
 const UNREAD_ANSWERS: usize = 256;
+/// Descriptors under way to a thead peer, of all messages. The kernel has a limit for each user, and each is open here too.
+const DESCRIPTORS_UNDER_WAY: usize = 256;
 /// Plain frames are joined up to this size, in bytes.
 const JOINED: usize = 64 << 10;
 /// Messages up to this size, in bytes, get memory of their own. As parts of what was read, each would keep all of that.
@@ -266,6 +166,8 @@ impl<H> Endpoint<H> {
             held: VecDeque::new(),
             in_flight: VecDeque::new(),
             next_handle: 0,
+            given: HashMap::new(),
+            heard: false,
         }
     }
 
@@ -311,12 +213,16 @@ impl<H> Endpoint<H> {
 
     fn read_frames(&mut self) -> Result<(), ProtocolError> {
         while let Some(body) = self.reader.next_frame()? {
+            let first = !std::mem::replace(&mut self.heard, true);
             match classify(self.config.serialization, body) {
                 Ok((class, marked)) => {
                     if marked {
                         self.config.dialect = Dialect::Bun;
                     }
-                    self.take(class)?;
+                    match class {
+                        Class::Internal(body) if first && is_hello(&body) => self.config.dialect = Dialect::Thead,
+                        class => self.take(class)?,
+                    }
                 }
                 Err(bad) => self.events.push_back(Event::Bad(bad)),
             }
@@ -330,11 +236,8 @@ impl<H> Endpoint<H> {
     fn take(&mut self, class: Class) -> Result<(), ProtocolError> {
         match class {
             Class::User(body) => self.events.push_back(Event::Message(owned(body), None)),
-            Class::Internal(body) => match answer_of_socket_list(&body) {
-                Some(answer) => {
-                    let serialization = self.config.serialization;
-                    return self.answer(|out| write_internal(serialization, false, &answer, out));
-                }
+            Class::Internal(body) => match socket_list(&body) {
+                Some((question, key)) => return self.tell_given(question, &key),
                 None => self.events.push_back(Event::Internal(owned(body), None)),
             },
             Class::Ack => self.acknowledged(),
@@ -346,24 +249,87 @@ impl<H> Endpoint<H> {
 
     fn take_handle(&mut self, message: HandleMessage) -> Result<(), ProtocolError> {
         let serialization = self.config.serialization;
-        let Some(handle) = self.unclaimed.pop_front() else {
+        let count = message.count.filter(|_| self.config.dialect == Dialect::Thead);
+        if self.unclaimed.len() < count.unwrap_or(1).clamp(1, MAX_DESCRIPTORS) {
             return self.answer(|out| write_answer(serialization, false, out));
-        };
+        }
         self.answer(|out| write_answer(serialization, true, out))?;
+        let nested = || Event::Bad(BadMessage::new("a handle message inside a handle message", b""));
+        if let Some(count) = count {
+            let handles = self.unclaimed.drain(..count.clamp(1, MAX_DESCRIPTORS)).collect();
+            self.events.push_back(match *message.inner {
+                Class::User(body) => Event::Descriptors(owned(body), handles),
+                _ => nested(),
+            });
+            return Ok(());
+        }
+        let Some(handle) = self.unclaimed.pop_front() else {
+            return Ok(());
+        };
         let received = ReceivedHandle {
             kind: message.kind,
             handle,
             key: message.key,
         };
         self.events.push_back(match *message.inner {
-            Class::User(body) => Event::Message(owned(body), Some(received)),
+            Class::User(body) => {
+                if let (Ok(HandleKind::Socket), Some(key)) = (&received.kind, &received.key) {
+                    self.given.entry(key.clone()).or_default().open += 1;
+                }
+                Event::Message(owned(body), Some(received))
+            }
             Class::Internal(body) => Event::Internal(owned(body), Some(received)),
             // An acknowledgement or a handle message inside a handle message: nothing that Node sends.
-            Class::Ack | Class::Nack | Class::Handle(_) => {
-                Event::Bad(BadMessage::new("a handle message inside a handle message", b""))
-            }
+            Class::Ack | Class::Nack | Class::Handle(_) => nested(),
         });
         Ok(())
+    }
+
+    fn tell_given(&mut self, question: SocketList, key: &str) -> Result<(), ProtocolError> {
+        let open = match self.given.get_mut(key) {
+            None => 0,
+            Some(given) if question == SocketList::NotifyClose => {
+                given.notify = true;
+                return Ok(());
+            }
+            Some(given) => given.open,
+        };
+        let serialization = self.config.serialization;
+        let answer = socket_list_answer(question, key, open);
+        self.answer(|out| write_internal(serialization, false, &answer, out))
+    }
+
+    /// A `net.Socket` that came with this key is closed. A peer that waits for the last of them is told.
+    pub fn socket_closed(&mut self, key: &str) {
+        let Some(given) = self.given.get_mut(key) else { return };
+        given.open -= 1;
+        if given.open > 0 {
+            return;
+        }
+        let notify = given.notify;
+        self.given.remove(key);
+        if notify && self.state != State::Closed {
+            let answer = socket_list_answer(SocketList::NotifyClose, key, 0);
+            let serialization = self.config.serialization;
+            self.append(|out| write_internal(serialization, false, &answer, out));
+        }
+    }
+
+    /// Says to a parent that is a thead process that this end is one too. To be sent before all else.
+    pub fn greet(&mut self) {
+        self.config.dialect = Dialect::Thead;
+        let serialization = self.config.serialization;
+        self.append(|out| write_internal(serialization, false, HELLO, out));
+    }
+
+    /// Whether the peer is a thead process, which takes several descriptors with a message; `None` as long as that may
+    /// still turn out.
+    pub fn is_thead(&self) -> Option<bool> {
+        match self.config.dialect {
+            Dialect::Thead => Some(true),
+            Dialect::Careful if !self.heard && self.state == State::Open => None,
+            _ => Some(false),
+        }
     }
 
     /// ACK and NACK pass by whatever waits, so that two ends that send each other handles do not stop each other.
@@ -382,7 +348,7 @@ impl<H> Endpoint<H> {
             return;
         }
         if let Some((id, sent)) = self.in_flight.pop_front() {
-            self.events.push_back(Event::Acked(id, sent.handle));
+            self.events.push_back(sent.handles.acked(id));
             self.release_held();
             self.close_if_done();
         }
@@ -396,7 +362,7 @@ impl<H> Endpoint<H> {
             return;
         };
         if sent.sent >= TRANSMISSIONS {
-            self.events.push_back(Event::Lost(id, sent.handle));
+            self.events.push_back(sent.handles.lost(id));
         } else {
             sent.sent += 1;
             self.queued += sent.frame.len();
@@ -416,25 +382,43 @@ impl<H> Endpoint<H> {
     }
 
     fn release_held(&mut self) {
-        while self.may_send(matches!(self.held.front(), Some(Held::Handle(..)))) {
+        while let Some(held) = self.held.front() {
+            let descriptors = match held {
+                Held::Plain(_) => 0,
+                Held::Handle(_, _, handles) => handles.as_slice().len(),
+            };
+            if !self.may_send(descriptors) {
+                return;
+            }
             match self.held.pop_front() {
                 None => return,
                 Some(Held::Plain(frame)) => {
                     self.queued -= frame.len();
                     self.append(|out| out.extend_from_slice(&frame));
                 }
-                Some(Held::Handle(id, frame, handle)) => {
-                    self.append_handle(id, InFlight { handle, frame, sent: 1 });
+                Some(Held::Handle(id, frame, handles)) => {
+                    self.append_handle(
+                        id,
+                        InFlight {
+                            handles,
+                            frame,
+                            sent: 1,
+                        },
+                    );
                 }
             }
         }
     }
 
-    /// Whether the window has room for a handle, or for a plain message.
-    fn may_send(&self, handle: bool) -> bool {
+    /// Whether the window has room for a message with so many descriptors.
+    fn may_send(&self, descriptors: usize) -> bool {
         let dialect = self.config.dialect;
         match dialect {
-            Dialect::Pipelined if !handle => true,
+            Dialect::Pipelined | Dialect::Thead if descriptors == 0 => true,
+            Dialect::Thead if descriptors > 1 && !self.in_flight.is_empty() => {
+                let under_way = self.in_flight.iter().map(|(_, sent)| sent.handles.as_slice().len());
+                under_way.sum::<usize>() + descriptors <= DESCRIPTORS_UNDER_WAY
+            }
             _ => self.in_flight.len() < dialect.window(),
         }
     }
@@ -458,33 +442,6 @@ impl<H> Endpoint<H> {
         self.in_flight.push_back((id, sent));
     }
 
-    /// Undoes the sending of what the peer has not read: `bytes` are what was taken back out of its socket, whole frames.
-    ///
-    /// Handles among them come back, oldest first, and are forgotten here. Plain messages are sent again.
-    ///
-    /// # Errors
-    /// The bytes do not begin and end with a frame: the peer has read part of one, and its channel has a hole now. End
-    /// the channel.
-    pub fn take_back(&mut self, bytes: &[u8]) -> Result<Vec<(HandleId, H)>, FrameError> {
-        let mut taken = Vec::new();
-        let serialization = self.config.serialization;
-        let mut reader = FrameReader::new(serialization, usize::MAX);
-        reader.push(bytes);
-        while let Some(body) = reader.next_frame()? {
-            let same = |(_, sent): &(HandleId, InFlight<H>)| body_of(serialization, &sent.frame) == body;
-            match self.in_flight.iter().position(same) {
-                Some(at) => taken.extend(self.in_flight.remove(at).map(|(id, sent)| (id, sent.handle))),
-                None => self.append(|out| write_frame(serialization, &body, out)),
-            }
-        }
-        self.release_held();
-        if reader.is_mid_frame() {
-            Err(FrameError::Cut)
-        } else {
-            Ok(taken)
-        }
-    }
-
     /// The end of the file, or a read or write that failed: nothing more can come or go.
     pub fn end(&mut self) {
         self.close();
@@ -500,11 +457,11 @@ impl<H> Endpoint<H> {
         self.out.clear();
         self.answers.clear();
         for (id, sent) in self.in_flight.drain(..) {
-            self.events.push_back(Event::Lost(id, sent.handle));
+            self.events.push_back(sent.handles.lost(id));
         }
         for held in self.held.drain(..) {
-            if let Held::Handle(id, _, handle) = held {
-                self.events.push_back(Event::Lost(id, handle));
+            if let Held::Handle(id, _, handles) = held {
+                self.events.push_back(handles.lost(id));
             }
         }
         (self.queued, self.written) = (0, 0);
@@ -527,110 +484,6 @@ impl<H> Endpoint<H> {
         }
     }
 
-    /// Sends a message of the user's, in the channel's serialization and without frame.
-    ///
-    /// # Errors
-    /// [`SendError`]; nothing was sent.
-    pub fn send(&mut self, body: &[u8]) -> Result<(), SendError> {
-        let serialization = self.config.serialization;
-        self.send_plain(body.len(), |out| write_frame(serialization, body, out))
-    }
-
-    /// Sends an internal message, given as JSON text.
-    ///
-    /// # Errors
-    /// [`SendError`]; nothing was sent.
-    pub fn send_internal(&mut self, json: &[u8]) -> Result<(), SendError> {
-        let serialization = self.config.serialization;
-        let marked = self.config.dialect == Dialect::Bun;
-        self.send_plain(json.len(), |out| write_internal(serialization, marked, json, out))
-    }
-
-    fn send_plain(&mut self, length: usize, write: impl FnOnce(&mut BytesMut)) -> Result<(), SendError> {
-        self.admit(length)?;
-        if self.held.is_empty() && self.may_send(false) {
-            self.append(write);
-        } else {
-            let mut frame = BytesMut::new();
-            write(&mut frame);
-            self.queued += frame.len();
-            self.held.push_back(Held::Plain(frame));
-        }
-        Ok(())
-    }
-
-    /// Sends a message of the user's with a handle.
-    ///
-    /// `dgram_type` is `udp4` or `udp6` for [`HandleKind::DgramSocket`].
-    ///
-    /// # Errors
-    /// [`SendError`] and the handle; nothing was sent.
-    pub fn send_handle(
-        &mut self,
-        body: &[u8],
-        kind: HandleKind,
-        dgram_type: Option<&'static str>,
-        handle: H,
-    ) -> Result<HandleId, (SendError, H)> {
-        self.send_envelope(
-            HandleEnvelope {
-                kind,
-                dgram_type,
-                body: HandleBody::User(body),
-            },
-            handle,
-        )
-    }
-
-    /// Sends an internal message, given as JSON text, with a handle.
-    ///
-    /// # Errors
-    /// [`SendError`] and the handle; nothing was sent.
-    pub fn send_internal_handle(
-        &mut self,
-        json: &[u8],
-        kind: HandleKind,
-        handle: H,
-    ) -> Result<HandleId, (SendError, H)> {
-        self.send_envelope(
-            HandleEnvelope {
-                kind,
-                dgram_type: None,
-                body: HandleBody::Internal(json),
-            },
-            handle,
-        )
-    }
-
-    fn send_envelope(&mut self, envelope: HandleEnvelope<'_>, handle: H) -> Result<HandleId, (SendError, H)> {
-        let (HandleBody::User(body) | HandleBody::Internal(body)) = envelope.body;
-        if let Err(error) = self.admit(body.len()) {
-            return Err((error, handle));
-        }
-        let frame = match handle_frame(self.config.serialization, envelope) {
-            Ok(frame) => frame,
-            Err(bad) => return Err((bad.into(), handle)),
-        };
-        let id = HandleId(self.next_handle);
-        self.next_handle += 1;
-        self.queued += frame.len();
-        if self.held.is_empty() && self.may_send(true) {
-            self.append_handle(id, InFlight { handle, frame, sent: 1 });
-        } else {
-            self.held.push_back(Held::Handle(id, frame, handle));
-        }
-        Ok(id)
-    }
-
-    fn admit(&self, length: usize) -> Result<(), SendError> {
-        let (queued, limit) = (self.queued(), self.config.queue_limit);
-        match self.state {
-            State::Open if queued == 0 || queued + length <= limit => Ok(()),
-            State::Open => Err(SendError::Full { queued, limit }),
-            State::Closing | State::Closed => Err(SendError::Closed),
-        }
-    }
-
     /// What happened since it was last asked, oldest first.
     pub fn poll_event(&mut self) -> Option<Event<H>> {
         let event = self.events.pop_front();
@@ -646,16 +499,16 @@ impl<H> Endpoint<H> {
         Some(match self.out.front()? {
             Chunk::Plain(joined) => Transmit {
                 bytes: &joined[self.written..],
-                handle: None,
+                handles: &[],
                 alone: false,
             },
             Chunk::Handle(id, frame) => Transmit {
                 bytes: &frame[self.written..],
-                handle: self
+                handles: self
                     .in_flight
                     .iter()
                     .find(|(sent, _)| sent == id && !begun)
-                    .map(|(_, sent)| &sent.handle),
+                    .map_or(&[], |(_, sent)| sent.handles.as_slice()),
                 alone: !begun && self.config.dialect == Dialect::Deno,
             },
         })

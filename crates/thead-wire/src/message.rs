@@ -106,6 +106,8 @@ pub(crate) struct HandleMessage {
     pub(crate) inner: Box<Class>,
     /// The socket list of the giver, if it keeps one.
     pub(crate) key: Option<String>,
+    /// How many descriptors it wants, if it is one of thead's own with several.
+    pub(crate) count: Option<usize>,
 }
 
 const ACK: &[u8] = br#"{"cmd":"NODE_HANDLE_ACK"}"#;
@@ -171,10 +173,12 @@ fn classify_json(body: Bytes, depth: usize) -> Result<Class, BadMessage> {
                 None => Class::User(Bytes::from_static(b"null")),
             };
             let key = fields.key.and_then(text).map(Cow::into_owned);
+            let count = fields.count.and_then(|count| count.get().parse().ok());
             Ok(Class::Handle(HandleMessage::new(
                 fields.kind.and_then(text),
                 inner,
                 key,
+                count,
             )))
         }
         Some("NODE_HANDLE_ACK") => Ok(Class::Ack),
@@ -217,11 +221,15 @@ fn classify_document(document: v8::Document, body: Option<Bytes>, depth: usize) 
         Some("NODE_HANDLE") if depth > NESTED => Err(bad(&"too many NODE_HANDLE in each other")),
         Some("NODE_HANDLE") => {
             let (kind, key) = (text("type").map(Cow::Owned), text("key"));
+            let count = document
+                .get("count")
+                .and_then(v8::Value::as_f64)
+                .map(|count| count as usize);
             let inner = match document.into_property("msg") {
                 Ok(msg) => classify_document(msg, None, depth + 1)?,
                 Err(_) => Class::User(Bytes::from_static(b"\xff\x0f_")),
             };
-            Ok(Class::Handle(HandleMessage::new(kind, inner, key)))
+            Ok(Class::Handle(HandleMessage::new(kind, inner, key, count)))
         }
         Some("NODE_HANDLE_ACK") => Ok(Class::Ack),
         Some("NODE_HANDLE_NACK") => Ok(Class::Nack),
@@ -240,12 +248,13 @@ fn classify_document(document: v8::Document, body: Option<Bytes>, depth: usize) 
 
 impl HandleMessage {
     /// What Node sends after a NACK is a `net.Native` around the first `NODE_HANDLE`; one descriptor, one answer.
-    fn new(kind: Option<Cow<'_, str>>, inner: Class, key: Option<String>) -> Self {
+    fn new(kind: Option<Cow<'_, str>>, inner: Class, key: Option<String>, count: Option<usize>) -> Self {
         if let Class::Handle(first) = inner {
             return first;
         }
         let name = kind.unwrap_or_default();
         Self {
+            count: (name == DESCRIPTORS).then(|| count.unwrap_or_default()),
             kind: HandleKind::from_name(&name).ok_or_else(|| name.into_owned()),
             inner: Box::new(inner),
             key,
@@ -274,33 +283,82 @@ pub(crate) fn write_answer(serialization: Serialization, taken: bool, out: &mut 
     write_internal(serialization, false, if taken { ACK } else { NACK }, out);
 }
 
-/// The longest question of a socket list, in bytes. Its key is an address and a path at most.
-const SOCKET_LIST: usize = 4 << 10;
+/// The `type` of a handle message with several descriptors, of any kind. Only thead sends it, and only to thead.
+const DESCRIPTORS: &str = "thead.Descriptors";
 
-/// What to answer to a peer that counts the sockets which it gave away, as JSON text; nothing for other messages.
+/// What a thead child says first to a thead parent. To others it is never said.
+pub(crate) const HELLO: &[u8] = br#"{"cmd":"NODE_THEAD_HELLO"}"#;
+
+/// Whether this is the first word of a thead process.
+pub(crate) fn is_hello(json: &[u8]) -> bool {
+    if json.len() > SHORT || !mentions(json, b"NODE_THEAD_HELLO") {
+        return false;
+    }
+    let fields: Result<Fields<'_>, _> = serde_json::from_slice(json);
+    fields.is_ok_and(|fields| fields.cmd.and_then(text).as_deref() == Some("NODE_THEAD_HELLO"))
+}
+
+/// The longest of the short internal messages, in bytes. The longest key of a socket list is an address and a path.
+const SHORT: usize = 4 << 10;
+
+/// What a peer asks that counts the sockets which it gave away.
 ///
 /// Node: `lib/internal/socket_list.js`.
-pub(crate) fn answer_of_socket_list(json: &[u8]) -> Option<Vec<u8>> {
-    if json.len() > SOCKET_LIST || !mentions(json, b"NODE_SOCKET_") {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SocketList {
+    /// How many of this key are open?
+    GetCount,
+    /// Tell when none of this key is open.
+    NotifyClose,
+}
+
+/// The question of a socket list and its key; nothing for other messages.
+pub(crate) fn socket_list(json: &[u8]) -> Option<(SocketList, String)> {
+    if json.len() > SHORT || !mentions(json, b"NODE_SOCKET_") {
         return None;
     }
     let fields: Fields<'_> = serde_json::from_slice(json).ok()?;
-    let (answer, count) = match fields.cmd.and_then(text).as_deref() {
-        Some("NODE_SOCKET_GET_COUNT") => ("NODE_SOCKET_COUNT", ",\"count\":0"),
-        Some("NODE_SOCKET_NOTIFY_CLOSE") => ("NODE_SOCKET_ALL_CLOSED", ""),
+    let question = match fields.cmd.and_then(text).as_deref() {
+        Some("NODE_SOCKET_GET_COUNT") => SocketList::GetCount,
+        Some("NODE_SOCKET_NOTIFY_CLOSE") => SocketList::NotifyClose,
         _ => return None,
     };
-    let key = fields.key?.get();
-    Some(format!("{{\"cmd\":\"{answer}\",\"key\":{key}{count}}}").into_bytes())
+    Some((question, fields.key.and_then(text)?.into_owned()))
+}
+
+/// The answer to a question of a socket list, as JSON text.
+pub(crate) fn socket_list_answer(question: SocketList, key: &str, count: usize) -> Vec<u8> {
+    let key = serde_json::Value::from(key);
+    match question {
+        SocketList::GetCount => format!("{{\"cmd\":\"NODE_SOCKET_COUNT\",\"key\":{key},\"count\":{count}}}"),
+        SocketList::NotifyClose => format!("{{\"cmd\":\"NODE_SOCKET_ALL_CLOSED\",\"key\":{key}}}"),
+    }
+    .into_bytes()
 }
 
 /// What rides on a `NODE_HANDLE` besides its descriptor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HandleEnvelope<'a> {
-    pub(crate) kind: HandleKind,
-    /// `udp4` or `udp6`; Node needs it to build a `dgram.Socket`.
-    pub(crate) dgram_type: Option<&'static str>,
+    pub(crate) cargo: Cargo,
     pub(crate) body: HandleBody<'a>,
+}
+
+/// What the descriptors of a `NODE_HANDLE` are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cargo {
+    /// One handle; with `udp4` or `udp6` if Node needs it to build a `dgram.Socket`.
+    Handle(HandleKind, Option<&'static str>),
+    /// So many of any kind, between two thead processes.
+    Descriptors(usize),
+}
+
+impl Cargo {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Handle(kind, _) => kind.as_str(),
+            Self::Descriptors(_) => DESCRIPTORS,
+        }
+    }
 }
 
 /// The message inside a `NODE_HANDLE`.
@@ -315,16 +373,20 @@ pub(crate) enum HandleBody<'a> {
 /// The frame of a `NODE_HANDLE`, with its fields in Node's order.
 pub(crate) fn handle_frame(serialization: Serialization, envelope: HandleEnvelope<'_>) -> Result<Bytes, BadMessage> {
     let mut out = BytesMut::new();
-    let HandleEnvelope { kind, dgram_type, body } = envelope;
+    let HandleEnvelope { cargo, body } = envelope;
     match (serialization, body) {
         (Serialization::Json, HandleBody::User(msg) | HandleBody::Internal(msg)) => {
             out.reserve(msg.len() + 96);
             out.extend_from_slice(br#"{"cmd":"NODE_HANDLE","type":""#);
-            out.extend_from_slice(kind.as_str().as_bytes());
+            out.extend_from_slice(cargo.name().as_bytes());
             out.extend_from_slice(br#"","msg":"#);
             out.extend_from_slice(msg);
-            if let Some(dgram_type) = dgram_type {
-                out.extend_from_slice(format!(",\"dgramType\":\"{dgram_type}\"").as_bytes());
+            match cargo {
+                Cargo::Handle(_, None) => {}
+                Cargo::Handle(_, Some(dgram_type)) => {
+                    out.extend_from_slice(format!(",\"dgramType\":\"{dgram_type}\"").as_bytes());
+                }
+                Cargo::Descriptors(count) => out.extend_from_slice(format!(",\"count\":{count}").as_bytes()),
             }
             out.extend_from_slice(b"}\n");
         }
@@ -339,11 +401,13 @@ pub(crate) fn handle_frame(serialization: Serialization, envelope: HandleEnvelop
             let (mut builder, msg) = msg.into_builder();
             let mut fields = vec![
                 ("cmd", builder.string("NODE_HANDLE")),
-                ("type", builder.string(kind.as_str())),
+                ("type", builder.string(cargo.name())),
+                ("msg", msg),
             ];
-            fields.push(("msg", msg));
-            if let Some(dgram_type) = dgram_type {
-                fields.push(("dgramType", builder.string(dgram_type)));
+            match cargo {
+                Cargo::Handle(_, None) => {}
+                Cargo::Handle(_, Some(dgram_type)) => fields.push(("dgramType", builder.string(dgram_type))),
+                Cargo::Descriptors(count) => fields.push(("count", i32::try_from(count).unwrap_or_default().into())),
             }
             let root = builder.object(fields);
             let payload = v8::write(&builder.finish(root)).map_err(|error| BadMessage::new(error, b"NODE_HANDLE"))?;
@@ -366,6 +430,7 @@ struct Fields<'a> {
     kind: Option<&'a RawValue>,
     msg: Option<&'a RawValue>,
     key: Option<&'a RawValue>,
+    count: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -394,6 +459,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
                         "type" => &mut fields.kind,
                         "msg" => &mut fields.msg,
                         "key" => &mut fields.key,
+                        "count" => &mut fields.count,
                         _ => {
                             map.next_value::<IgnoredAny>()?;
                             continue;

@@ -48,7 +48,13 @@ fn replay(serialization: Serialization, chunks: &[Chunk]) -> Replay {
             let n = transmit.bytes.len();
             end.transmitted(n);
         }
-        replay.events.extend(std::iter::from_fn(|| end.poll_event()));
+        while let Some(event) = end.poll_event() {
+            // Whoever gets a socket closes it at once, so that none is open when the giver asks.
+            if let Event::Message(_, Some(ReceivedHandle { key: Some(key), .. })) = &event {
+                end.socket_closed(key);
+            }
+            replay.events.push(event);
+        }
     }
     end.end();
     replay.events.extend(std::iter::from_fn(|| end.poll_event()));

@@ -24,7 +24,7 @@ fn written(end: &mut End) -> Vec<(String, Option<u32>)> {
         let transmit = end.poll_transmit()?;
         let got = (
             String::from_utf8(transmit.bytes.to_vec()).unwrap(),
-            transmit.handle.copied(),
+            transmit.handles.first().copied(),
         );
         let n = transmit.bytes.len();
         end.transmitted(n);
@@ -181,7 +181,7 @@ fn a_descriptor_goes_with_the_first_byte_of_its_frame_and_never_twice() {
     end.send_handle(b"1", HandleKind::Native, None, 7).unwrap();
     for n in 0..NATIVE.len() {
         let transmit = end.poll_transmit().unwrap();
-        assert_eq!(transmit.handle.copied(), (n == 0).then_some(7));
+        assert_eq!(transmit.handles.first().copied(), (n == 0).then_some(7));
         assert_eq!(transmit.bytes, &NATIVE.as_bytes()[n..]);
         end.transmitted(1);
     }
@@ -427,4 +427,146 @@ fn a_small_message_does_not_keep_the_large_one_that_came_with_it() {
         end_of_large.wrapping_add(1),
         "a part of the same memory"
     );
+}
+
+const HELLO: &[u8] = b"{\"cmd\":\"NODE_THEAD_HELLO\"}\n";
+
+/// A parent and its child that is a thead process too: the child has greeted, the parent has heard it.
+fn theads() -> (End, End) {
+    let (mut parent, mut child) = (end(Dialect::Careful), end(Dialect::Careful));
+    assert_eq!((parent.is_thead(), child.is_thead()), (None, None));
+    child.greet();
+    deliver(&mut child, &mut parent);
+    assert_eq!((parent.is_thead(), child.is_thead()), (Some(true), Some(true)));
+    assert_eq!(events(&mut parent), []);
+    (parent, child)
+}
+
+/// All that one has written comes to the other, as the kernel would have it. How many descriptors were under way at once.
+fn deliver(from: &mut End, to: &mut End) -> usize {
+    let mut count = 0;
+    while let Some(transmit) = from.poll_transmit() {
+        let (bytes, handles) = (transmit.bytes.to_vec(), transmit.handles.to_vec());
+        count += handles.len();
+        from.transmitted(bytes.len());
+        to.receive(&bytes, handles).unwrap();
+    }
+    count
+}
+
+#[test]
+fn many_descriptors_come_with_their_message_and_are_acknowledged_once() {
+    let (mut parent, mut child) = theads();
+    child.send(b"0").unwrap();
+    let id = child.send_descriptors(b"1", (0..64).collect()).unwrap();
+    child.send_handle(b"2", HandleKind::Native, None, 99).unwrap();
+    deliver(&mut child, &mut parent);
+    assert_eq!(
+        events(&mut parent),
+        [
+            message("0"),
+            Event::Descriptors(Bytes::from_static(b"1"), (0..64).collect()),
+            with_handle("2", 99)
+        ]
+    );
+    deliver(&mut parent, &mut child);
+    let acked = events(&mut child);
+    assert_eq!(acked[0], Event::DescriptorsAcked(id, (0..64).collect()));
+    assert!(matches!(acked[..], [_, Event::Acked(_, 99)]));
+}
+
+#[test]
+fn no_more_descriptors_are_under_way_than_may_be() {
+    let (mut parent, mut child) = theads();
+    for n in 0..100 {
+        parent.send_descriptors(b"1", (n * 64..(n + 1) * 64).collect()).unwrap();
+    }
+    let mut come = Vec::new();
+    while come.len() < 6400 {
+        assert_eq!(deliver(&mut parent, &mut child), 256);
+        for event in events(&mut child) {
+            let Event::Descriptors(_, handles) = event else {
+                panic!("{event:?}")
+            };
+            come.extend(handles);
+        }
+        deliver(&mut child, &mut parent);
+    }
+    assert_eq!(come, (0..6400).collect::<Vec<_>>());
+}
+
+#[test]
+fn descriptors_are_sent_to_nobody_who_is_not_known_to_take_them() {
+    for dialect in [Dialect::Careful, Dialect::Pipelined, Dialect::Deno, Dialect::Bun] {
+        let mut end = end(dialect);
+        // As a first word it would have counted.
+        end.receive(b"1\n", []).unwrap();
+        end.receive(HELLO, []).unwrap();
+        assert_eq!(end.is_thead(), Some(false));
+        assert_eq!(
+            end.send_descriptors(b"1", vec![1, 2]),
+            Err((SendError::NotThead, vec![1, 2]))
+        );
+    }
+    let (mut parent, _) = theads();
+    for wrong in [0, 65] {
+        let refused = parent.send_descriptors(b"1", vec![7; wrong]).unwrap_err();
+        assert_eq!(refused, (SendError::Descriptors(wrong), vec![7; wrong]));
+    }
+}
+
+#[test]
+fn descriptors_that_do_not_arrive_are_asked_for_again_and_come_back_in_the_end() {
+    let (mut parent, _) = theads();
+    let id = parent.send_descriptors(b"1", vec![1, 2]).unwrap();
+    for _ in 0..4 {
+        let transmit = parent.poll_transmit().unwrap();
+        assert_eq!(transmit.handles, [1, 2]);
+        let n = transmit.bytes.len();
+        parent.transmitted(n);
+        parent.receive(NACK, []).unwrap();
+    }
+    assert_eq!(events(&mut parent), [Event::DescriptorsLost(id, vec![1, 2])]);
+
+    let (mut parent, mut child) = theads();
+    parent.send_descriptors(b"1", vec![1, 2]).unwrap();
+    let bytes = parent.poll_transmit().unwrap().bytes.to_vec();
+    child.receive(&bytes, [1]).unwrap();
+    assert_eq!(events(&mut child), []);
+    assert_eq!(
+        written(&mut child),
+        [(String::from_utf8_lossy(NACK).into_owned(), None)]
+    );
+}
+
+fn given(key: &str) -> String {
+    format!("{{\"cmd\":\"NODE_HANDLE\",\"type\":\"net.Socket\",\"msg\":1,\"key\":\"{key}\"}}\n")
+}
+
+fn asks(end: &mut End, what: &str, key: &str) -> String {
+    let question = format!("{{\"cmd\":\"NODE_SOCKET_{what}\",\"key\":\"{key}\"}}\n");
+    end.receive(question.as_bytes(), []).unwrap();
+    written(end).into_iter().map(|(text, _)| text).collect()
+}
+
+#[test]
+fn a_giver_of_sockets_hears_how_many_are_open_and_when_none_is() {
+    let mut end = end(Dialect::Careful);
+    let count = |count| format!("{{\"cmd\":\"NODE_SOCKET_COUNT\",\"key\":\"4:a:1\",\"count\":{count}}}\n");
+    let all_closed = |key| format!("{{\"cmd\":\"NODE_SOCKET_ALL_CLOSED\",\"key\":\"{key}\"}}\n");
+    assert_eq!(asks(&mut end, "GET_COUNT", "4:a:1"), count(0));
+    for n in [1, 2] {
+        end.receive(given("4:a:1").as_bytes(), [n]).unwrap();
+    }
+    end.receive(given("4:b:2").as_bytes(), [3]).unwrap();
+    written(&mut end);
+    assert_eq!(asks(&mut end, "GET_COUNT", "4:a:1"), count(2));
+    end.socket_closed("4:a:1");
+    assert_eq!(asks(&mut end, "GET_COUNT", "4:a:1"), count(1));
+    assert_eq!(asks(&mut end, "NOTIFY_CLOSE", "4:a:1"), "");
+    end.socket_closed("4:b:2");
+    assert_eq!(written(&mut end), []);
+    end.socket_closed("4:a:1");
+    assert_eq!(written(&mut end), [(all_closed("4:a:1"), None)]);
+    assert_eq!(asks(&mut end, "NOTIFY_CLOSE", "4:b:2"), all_closed("4:b:2"));
 }

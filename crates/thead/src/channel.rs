@@ -1,7 +1,5 @@
 //! The channel between a parent and a child: messages and handles, both ways.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,52 +12,13 @@ use thead_wire::{HandleKind, Serialization, json, v8};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-pub use thead_wire::endpoint::{ReceivedHandle, SendError};
+pub use thead_wire::endpoint::{MAX_DESCRIPTORS, ReceivedHandle, SendError};
 
+mod handle;
 mod port;
 
+pub use handle::{Handle, Stream};
 pub(crate) use port::Port;
-
-/// A descriptor on its way between processes. Clones are the same descriptor; it closes with the last of them.
-#[derive(Clone, Debug)]
-pub struct Handle(pub(crate) Arc<OwnedFd>);
-
-impl Handle {
-    /// The descriptor itself, duplicated only if somebody else still holds it (it may be in flight).
-    ///
-    /// # Errors
-    /// No descriptor is left in this process.
-    pub fn into_owned(self) -> io::Result<OwnedFd> {
-        Arc::try_unwrap(self.0).or_else(|shared| shared.try_clone())
-    }
-
-    /// Whether it is a clone of the other.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl<T: Into<OwnedFd>> From<T> for Handle {
-    fn from(fd: T) -> Self {
-        Self(Arc::new(fd.into()))
-    }
-}
-
-/// What Node has to be told to build a `dgram.Socket`.
-fn dgram_type(socket: &Handle) -> &'static str {
-    let name = rustix::net::getsockname(socket);
-    if name.is_ok_and(|name| name.address_family() == rustix::net::AddressFamily::INET6) {
-        "udp6"
-    } else {
-        "udp4"
-    }
-}
-
-impl AsFd for Handle {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
 
 /// A message of the peer's, as it came. Nothing is parsed before it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -222,22 +181,29 @@ impl Channel {
         self.woken(|endpoint| endpoint.send(body))
     }
 
-    /// Sends a message with a handle. The socket should be non-blocking: Node takes it for granted.
+    /// Sends a message with a handle, which is made non-blocking: Node takes it for granted, and whoever shares it (a clone
+    /// of the handle, the receiver) has the same mode.
     ///
     /// # Errors
-    /// As [`send`](Self::send), with the handle back.
+    /// As [`send`](Self::send), and [`SendError::Unfit`] for a descriptor of another kind; with the handle back.
     pub fn send_handle<T: Serialize + ?Sized>(
         &self,
         message: &T,
         kind: HandleKind,
-        handle: Handle,
+        mut handle: Handle,
     ) -> Result<HandleId, (SendError, Handle)> {
         let body = match encode(self.serialization(), message) {
             Ok(body) => body,
             Err(bad) => return Err((bad.into(), handle)),
         };
-        let dgram_type = (kind == HandleKind::DgramSocket).then(|| dgram_type(&handle));
-        self.woken(|endpoint| endpoint.send_handle(&body, kind, dgram_type, handle))
+        if let Err(what) = handle.prepare(kind) {
+            return Err((SendError::Unfit { what, kind }, handle));
+        }
+        let dgram_type = (kind == HandleKind::DgramSocket).then(|| handle.dgram_type());
+        // What is given away is not counted as ours any more. It is dropped outside of the endpoint's lock, which it takes.
+        let counted = handle.counted.take();
+        let sent = self.woken(|endpoint| endpoint.send_handle(&body, kind, dgram_type, handle));
+        sent.map_err(|(error, handle)| (error, Handle { counted, ..handle }))
     }
 
     /// As [`send_handle`](Self::send_handle), but waits while more than [`HIGH_WATER`] bytes wait before it.
@@ -255,6 +221,58 @@ impl Channel {
     ) -> Result<HandleId, (SendError, Handle)> {
         self.room(has_room).await;
         self.send_handle(message, kind, handle)
+    }
+
+    /// Sends a message with up to [`MAX_DESCRIPTORS`] descriptors of any kind, files, pipes and memory too, to a peer that
+    /// is a thead process. They come as one event.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and [`SendError::NotThead`], [`SendError::Descriptors`]; with the descriptors back.
+    pub fn send_descriptors<T: Serialize + ?Sized>(
+        &self,
+        message: &T,
+        descriptors: Vec<Handle>,
+    ) -> Result<HandleId, (SendError, Vec<Handle>)> {
+        let body = match encode(self.serialization(), message) {
+            Ok(body) => body,
+            Err(bad) => return Err((bad.into(), descriptors)),
+        };
+        // As in `send_handle`.
+        let (descriptors, counted): (Vec<_>, Vec<_>) = descriptors
+            .into_iter()
+            .map(|Handle { fd, counted }| (Handle { fd, counted: None }, counted))
+            .unzip();
+        let sent = self.woken(|endpoint| endpoint.send_descriptors(&body, descriptors));
+        sent.map_err(|(error, descriptors)| {
+            let again = descriptors.into_iter().zip(counted);
+            (
+                error,
+                again.map(|(handle, counted)| Handle { counted, ..handle }).collect(),
+            )
+        })
+    }
+
+    /// As [`send_descriptors`](Self::send_descriptors), but waits while more than [`HIGH_WATER`] bytes wait before it, and
+    /// until it is known whether a child is a thead process: that is the first that it says, if it is.
+    ///
+    /// # Errors
+    /// As [`send_descriptors`](Self::send_descriptors).
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, it has sent nothing; the descriptors are dropped with it.
+    pub async fn post_descriptors<T: Serialize + ?Sized>(
+        &self,
+        message: &T,
+        descriptors: Vec<Handle>,
+    ) -> Result<HandleId, (SendError, Vec<Handle>)> {
+        self.room(|endpoint| endpoint.is_thead().is_some() && has_room(endpoint))
+            .await;
+        self.send_descriptors(message, descriptors)
+    }
+
+    /// Says to a parent that this is a thead process as it is itself.
+    pub(crate) fn greet(&self) {
+        self.woken(Endpoint::greet);
     }
 
     /// Sends a message of the runtime's own, given as JSON text whose `cmd` begins with `NODE_`.

@@ -37,6 +37,13 @@ pub enum ChildEvent {
         /// Its handle.
         handle: Option<ReceivedHandle<Handle>>,
     },
+    /// A message with descriptors of any kind, of a child that is a thead process.
+    Descriptors {
+        /// The message.
+        message: Message,
+        /// At least one, at most [`MAX_DESCRIPTORS`](crate::channel::MAX_DESCRIPTORS).
+        descriptors: Vec<Handle>,
+    },
     /// It sent something that is no message. The next one is read. (Differs from Node, which dies of it.)
     BadMessage(BadMessage),
     /// A handle that was sent and that the child never got.
@@ -180,6 +187,7 @@ impl Child {
             };
             return Some(match report {
                 Report::Message(message, handle) => ChildEvent::Message { message, handle },
+                Report::Descriptors(message, descriptors) => ChildEvent::Descriptors { message, descriptors },
                 // The runtime's own business; a plain parent knows none of it, and Node ignores what it does not know.
                 Report::Internal(..) => continue,
                 Report::Bad(bad) => ChildEvent::BadMessage(bad),

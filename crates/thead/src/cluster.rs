@@ -67,6 +67,15 @@ pub enum PrimaryEvent {
         /// The handle that came with it.
         handle: Option<ReceivedHandle<Handle>>,
     },
+    /// A worker's program sent a message with descriptors of any kind: it is a thead process.
+    Descriptors {
+        /// Who.
+        worker: WorkerId,
+        /// What.
+        message: Message,
+        /// At least one, at most [`MAX_DESCRIPTORS`](crate::channel::MAX_DESCRIPTORS).
+        descriptors: Vec<Handle>,
+    },
     /// A worker sent something that is no message, or means nothing. Nothing else happened.
     BadMessage {
         /// Who.
@@ -405,6 +414,13 @@ impl Primary {
                     worker,
                     message,
                     handle,
+                });
+            }
+            Report::Descriptors(message, descriptors) => {
+                self.events.push_back(PrimaryEvent::Descriptors {
+                    worker,
+                    message,
+                    descriptors,
                 });
             }
             Report::Bad(error) => self.events.push_back(PrimaryEvent::BadMessage { worker, error }),

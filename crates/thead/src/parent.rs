@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::channel::{Channel, Fault, Handle, Message, PATIENCE, Port, ReceivedHandle, SendError};
 use crate::sys::inherit;
+use crate::sys::reclaim::SocketId;
 use crate::worker::member::{Member, Membership, Request};
 
 /// Why what the environment says about a parent cannot be used.
@@ -48,6 +49,13 @@ pub enum ParentEvent {
         message: Message,
         /// Its handle.
         handle: Option<ReceivedHandle<Handle>>,
+    },
+    /// A message with descriptors of any kind, of a parent that is a thead process.
+    Descriptors {
+        /// The message.
+        message: Message,
+        /// At least one, at most [`MAX_DESCRIPTORS`](crate::channel::MAX_DESCRIPTORS).
+        descriptors: Vec<Handle>,
     },
     /// It sent something that is no message. The next one is read. (Differs from Node, which dies of it.)
     BadMessage(BadMessage),
@@ -200,6 +208,10 @@ pub(crate) struct Opened {
     taken: Arc<AtomicBool>,
 }
 
+/// Names the child's end of a channel of which a thead process has the other. A variable that was inherited from further
+/// up names another socket, so nobody else is taken for one.
+pub(crate) const THEAD_CHANNEL: &str = "THEAD_CHANNEL";
+
 /// Takes the channel that the environment names, the first time that it is asked.
 pub(crate) fn opened() -> Result<Option<Arc<Opened>>, ParentError> {
     static OPENED: Mutex<Option<Option<Arc<Opened>>>> = Mutex::new(None);
@@ -219,10 +231,16 @@ fn open() -> Result<Option<Opened>, ParentError> {
         serialization: env.serialization,
         ..endpoint::Config::default()
     };
-    let (port, channel) = inherit::inherited_channel(env.fd)
-        .and_then(|socket| Port::new(socket, config, PATIENCE))
-        .map_err(|error| ParentError::Descriptor { fd: env.fd, error })?;
-    inherit::forget_variables(&[CHANNEL_FD, SERIALIZATION_MODE, UNIQUE_ID]);
+    let open = || {
+        let socket = inherit::inherited_channel(env.fd)?;
+        let end = SocketId::of(&socket)?;
+        Ok((Port::new(socket, config, PATIENCE)?, end))
+    };
+    let ((port, channel), end) = open().map_err(|error| ParentError::Descriptor { fd: env.fd, error })?;
+    if variable(THEAD_CHANNEL).is_some_and(|named| named == end.to_string()) {
+        channel.greet();
+    }
+    inherit::forget_variables(&[CHANNEL_FD, SERIALIZATION_MODE, UNIQUE_ID, THEAD_CHANNEL]);
 
     let (inbox, events) = mpsc::unbounded_channel();
     let taken = Arc::new(AtomicBool::new(false));
@@ -300,6 +318,15 @@ impl Task {
                     message: Message::new(body, self.port.serialization()),
                     handle,
                 },
+                Event::Descriptors(body, descriptors) => ParentEvent::Descriptors {
+                    message: Message::new(body, self.port.serialization()),
+                    descriptors,
+                },
+                Event::DescriptorsLost(_, descriptors) => {
+                    self.waiting
+                        .extend(descriptors.into_iter().map(ParentEvent::HandleLost));
+                    continue;
+                }
                 Event::Internal(body, handle) => {
                     let Some(member) = &mut self.member else { continue };
                     // What a runtime says that is not of the cluster is none of ours; Node ignores it too.
@@ -359,7 +386,7 @@ impl Task {
 /// What an event takes of [`ROOM`]; nothing if the parent cannot cause more of its kind than it was given cause for.
 fn cost(event: &ParentEvent) -> u32 {
     let bytes = match event {
-        ParentEvent::Message { message, .. } => message.raw().len(),
+        ParentEvent::Message { message, .. } | ParentEvent::Descriptors { message, .. } => message.raw().len(),
         ParentEvent::BadMessage(_) | ParentEvent::Leave => 0,
         ParentEvent::HandleLost(_) | ParentEvent::Disconnect { .. } => return 0,
     };

@@ -374,6 +374,8 @@ impl Service {
                 }
                 Input::SaidReady { worker }
             }
+            // A service has no use for them.
+            PrimaryEvent::Descriptors { .. } => return,
             PrimaryEvent::BadMessage { worker, error } => {
                 return self.events.push_back(ServiceEvent::BadMessage { worker, error });
             }

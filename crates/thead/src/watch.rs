@@ -23,6 +23,8 @@ use crate::sys::pidfd::{self, ExitStatus};
 pub(crate) enum Report {
     /// Its user sent this.
     Message(Message, Option<ReceivedHandle<Handle>>),
+    /// Its user sent this, with descriptors of any kind: it is a thead process.
+    Descriptors(Message, Vec<Handle>),
     /// Its runtime sent this: JSON text with a `cmd` that begins with `NODE_`.
     Internal(Bytes, Option<ReceivedHandle<Handle>>),
     /// It sent something that means nothing.
@@ -46,7 +48,7 @@ impl Report {
     /// What it takes of [`ROOM`]; nothing if the child cannot cause more of its kind than it was given cause for.
     fn cost(&self) -> u32 {
         let bytes = match self {
-            Self::Message(message, _) => message.raw().len(),
+            Self::Message(message, _) | Self::Descriptors(message, _) => message.raw().len(),
             Self::Internal(body, _) => body.len(),
             Self::Bad(_) => 0,
             Self::Lost(_) | Self::Aborted | Self::Disconnected { .. } | Self::Exited(_) => return 0,
@@ -178,6 +180,15 @@ impl<T: Copy> Watch<T> {
         while let Some(port) = &self.port {
             let report = match port.poll_event() {
                 Some(Event::Message(body, handle)) => Report::Message(Message::new(body, port.serialization()), handle),
+                Some(Event::Descriptors(body, descriptors)) => {
+                    Report::Descriptors(Message::new(body, port.serialization()), descriptors)
+                }
+                Some(Event::DescriptorsLost(_, descriptors)) => {
+                    for descriptor in descriptors {
+                        self.report(Report::Lost(descriptor)).await;
+                    }
+                    continue;
+                }
                 Some(Event::Internal(body, handle)) => Report::Internal(body, handle),
                 Some(Event::Bad(bad)) => Report::Bad(bad),
                 Some(Event::Lost(_, handle)) => Report::Lost(handle),

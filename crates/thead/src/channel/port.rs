@@ -1,19 +1,20 @@
 //! The socket of a channel, and the task's side of it.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use thead_wire::Serialization;
 use thead_wire::endpoint::{Config, Endpoint, Event, HandleId};
+use thead_wire::{HandleKind, Serialization};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Channel, Fault, Handle, Shared, until};
+use super::handle::{Counted, Handle};
+use super::{Channel, Fault, Shared, until};
 use crate::sys;
 
 /// The socket of a channel and its endpoint: reads, writes, and says what happened. Belongs to one task.
@@ -84,7 +85,16 @@ impl Port {
 
     /// The next thing that happened.
     pub(crate) fn poll_event(&self) -> Option<Event<Handle>> {
-        self.shared.endpoint().poll_event()
+        let mut event = self.shared.endpoint().poll_event();
+        if let Some(Event::Message(_, Some(received))) = &mut event
+            && let (Ok(HandleKind::Socket), Some(key)) = (&received.kind, &received.key)
+        {
+            received.handle.counted = Some(Arc::new(Counted {
+                channel: Arc::downgrade(&self.shared),
+                key: key.clone(),
+            }));
+        }
+        event
     }
 
     /// Why this side ended the channel, if it did.
@@ -135,6 +145,8 @@ impl Port {
                         Ok(_) => self.more = true,
                         Err(Ended) => {}
                     }
+                    // Some wait for the peer's first word.
+                    self.shared.room.notify_waiters();
                 }
                 Err(_) => self.shared.end(None),
             },
@@ -187,11 +199,7 @@ impl Port {
                 self.retry = Some(Instant::now() + ALONE);
                 break;
             }
-            match sys::message::send(
-                socket.as_fd(),
-                transmit.bytes,
-                transmit.handle.map(AsFd::as_fd).as_slice(),
-            ) {
+            match send(socket.as_fd(), transmit.bytes, transmit.handles) {
                 Ok(n) => {
                     endpoint.transmitted(n);
                     wrote = true;
@@ -262,6 +270,18 @@ async fn has_room(full: Option<&AsyncFd<Arc<OwnedFd>>>) {
     }
 }
 
+/// Nearly always there is no handle or one, and then nothing is allocated.
+fn send(socket: BorrowedFd<'_>, bytes: &[u8], handles: &[Handle]) -> io::Result<usize> {
+    match handles {
+        [] => sys::message::send(socket, bytes, &[]),
+        [one] => sys::message::send(socket, bytes, &[one.as_fd()]),
+        many => {
+            let descriptors: Vec<_> = many.iter().map(AsFd::as_fd).collect();
+            sys::message::send(socket, bytes, &descriptors)
+        }
+    }
+}
+
 /// What some reads brought.
 struct Got {
     bytes: usize,
@@ -324,7 +344,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
-    use thead_wire::{Dialect, HandleKind};
+    use thead_wire::Dialect;
 
     use super::*;
 

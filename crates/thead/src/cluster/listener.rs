@@ -120,7 +120,7 @@ impl Listeners {
             listen::listen(&handle, backlog)?;
         }
         let accept = match accept && !datagram {
-            true => Some(reactor::register(handle.0.clone(), Interest::READABLE)?),
+            true => Some(reactor::register(handle.fd.clone(), Interest::READABLE)?),
             false => None,
         };
         self.open.insert(

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use thead_wire::Dialect;
 use thead_wire::env::ChannelEnv;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use super::{Command, SpawnError};
 use crate::channel::{Channel, PATIENCE, Port};
 use crate::child::{Born, Child};
+use crate::parent::THEAD_CHANNEL;
 use crate::stdio::Ends;
 use crate::sys;
 use crate::sys::helper::Report;
@@ -140,6 +142,10 @@ impl Command {
                 .extend(env.variables().map(|(name, value)| (name.into(), value.into())));
             spec.fds.push((number, sys::spawn::FdSource::Fd(theirs.as_fd())));
             let end = (number, SocketId::of(theirs)?);
+            // A runtime that is known needs no name for what it does not look at.
+            if matches!(config.dialect, Dialect::Careful | Dialect::Thead) {
+                spec.env.push((THEAD_CHANNEL.into(), end.1.to_string().into()));
+            }
             let (port, channel) = Port::new(ours, config, PATIENCE)?;
             made = Some(MadeChannel { port, channel, end });
         }

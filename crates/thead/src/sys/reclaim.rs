@@ -28,6 +28,12 @@ impl SocketId {
     }
 }
 
+impl std::fmt::Display for SocketId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.device, self.inode)
+    }
+}
+
 /// One read's worth of what the worker had not read.
 #[derive(Debug)]
 pub struct Reclaimed {

@@ -10,7 +10,7 @@ use thead::wire::Dialect;
 use thead::wire::endpoint::ProtocolError;
 use thead::wire::v8::{Kind, ViewKind};
 use thead::{Child, ChildEvent, Command, HandleKind, Serialization, Stdio};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::kit::{history, in_time, next, test, until};
 
@@ -261,19 +261,19 @@ fn a_node_child_that_disconnects_ends_its_channel_and_lives_on() {
 }
 
 #[test]
-fn a_server_of_the_childs_closes_though_its_sockets_were_given_to_the_parent() {
+fn a_server_of_the_childs_counts_the_sockets_that_the_parent_has_and_closes_with_the_last() {
     let code = "
         const net = require('net');
         const server = net.createServer((socket) => process.send('socket', socket));
         server.listen(0, '127.0.0.1', () => process.send(server.address().port));
-        process.on('message', () => server.getConnections((error, count) => {
+        process.on('message', (what) => what === 'close' ? server.getConnections((error, count) => {
             process.send([error, count]);
             server.close(() => process.send('closed'));
-        }));";
+        }) : process.send(what));";
     test(async || {
         let mut child = node(code).spawn().unwrap();
         let port: u16 = message(&mut child).await.parse().unwrap();
-        let _client = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let mut client = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         let Some(ChildEvent::Message {
             handle: Some(socket), ..
         }) = next(&mut child).await
@@ -281,11 +281,19 @@ fn a_server_of_the_childs_closes_though_its_sockets_were_given_to_the_parent() {
             panic!("a socket");
         };
         assert!(socket.key.is_some(), "the child counts it");
+        let mut stream = socket.handle.into_stream().unwrap();
         child.post_message("close").await.unwrap();
         let counted: (Option<String>, u32) = message(&mut child).await.parse().unwrap();
-        assert_eq!(counted, (None, 0));
+        assert_eq!(counted, (None, 1));
+        // The server waits for the stream, not for the channel.
+        child.post_message("still open").await.unwrap();
+        assert_eq!(message(&mut child).await.parse::<String>().unwrap(), "still open");
+        stream.write_all(b"served by the parent").await.unwrap();
+        drop(stream);
         assert_eq!(message(&mut child).await.parse::<String>().unwrap(), "closed");
-        drop(socket);
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "served by the parent");
         ends(&mut child).await;
     });
 }

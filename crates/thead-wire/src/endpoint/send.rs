@@ -1,0 +1,168 @@
+//! Sending, and taking back what was sent.
+
+use bytes::{Bytes, BytesMut};
+
+use super::{Dialect, Endpoint, HandleId, Handles, Held, InFlight, MAX_DESCRIPTORS, SendError, State};
+use crate::frame::{FrameError, FrameReader, Serialization, write_frame};
+use crate::message::{Cargo, HandleBody, HandleEnvelope, HandleKind, handle_frame, write_internal};
+
+/// A frame without what marks its ends.
+fn body_of(serialization: Serialization, frame: &[u8]) -> &[u8] {
+    match serialization {
+        Serialization::Json => frame.strip_suffix(b"\n").unwrap_or(frame),
+        Serialization::Advanced => frame.get(4..).unwrap_or_default(),
+    }
+}
+
+impl<H> Endpoint<H> {
+    /// Sends a message of the user's, in the channel's serialization and without frame.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was sent.
+    pub fn send(&mut self, body: &[u8]) -> Result<(), SendError> {
+        let serialization = self.config.serialization;
+        self.send_plain(body.len(), |out| write_frame(serialization, body, out))
+    }
+
+    /// Sends an internal message, given as JSON text.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was sent.
+    pub fn send_internal(&mut self, json: &[u8]) -> Result<(), SendError> {
+        let serialization = self.config.serialization;
+        let marked = self.config.dialect == Dialect::Bun;
+        self.send_plain(json.len(), |out| write_internal(serialization, marked, json, out))
+    }
+
+    fn send_plain(&mut self, length: usize, write: impl FnOnce(&mut BytesMut)) -> Result<(), SendError> {
+        self.admit(length)?;
+        if self.held.is_empty() && self.may_send(0) {
+            self.append(write);
+        } else {
+            let mut frame = BytesMut::new();
+            write(&mut frame);
+            self.queued += frame.len();
+            self.held.push_back(Held::Plain(frame));
+        }
+        Ok(())
+    }
+
+    /// Sends a message of the user's with a handle.
+    ///
+    /// `dgram_type` is `udp4` or `udp6` for [`HandleKind::DgramSocket`].
+    ///
+    /// # Errors
+    /// [`SendError`] and the handle; nothing was sent.
+    pub fn send_handle(
+        &mut self,
+        body: &[u8],
+        kind: HandleKind,
+        dgram_type: Option<&'static str>,
+        handle: H,
+    ) -> Result<HandleId, (SendError, H)> {
+        let cargo = Cargo::Handle(kind, dgram_type);
+        self.send_one(cargo, HandleBody::User(body), handle)
+    }
+
+    /// Sends an internal message, given as JSON text, with a handle.
+    ///
+    /// # Errors
+    /// [`SendError`] and the handle; nothing was sent.
+    pub fn send_internal_handle(
+        &mut self,
+        json: &[u8],
+        kind: HandleKind,
+        handle: H,
+    ) -> Result<HandleId, (SendError, H)> {
+        self.send_one(Cargo::Handle(kind, None), HandleBody::Internal(json), handle)
+    }
+
+    /// Sends a message of the user's with descriptors of any kind, to a thead peer.
+    ///
+    /// # Errors
+    /// [`SendError`] and the descriptors; nothing was sent.
+    pub fn send_descriptors(&mut self, body: &[u8], handles: Vec<H>) -> Result<HandleId, (SendError, Vec<H>)> {
+        if self.is_thead() != Some(true) && self.state == State::Open {
+            return Err((SendError::NotThead, handles));
+        }
+        if !(1..=MAX_DESCRIPTORS).contains(&handles.len()) {
+            return Err((SendError::Descriptors(handles.len()), handles));
+        }
+        match self.envelope(Cargo::Descriptors(handles.len()), HandleBody::User(body)) {
+            Ok(frame) => Ok(self.send_handles(frame, Handles::Many(handles))),
+            Err(error) => Err((error, handles)),
+        }
+    }
+
+    fn send_one(&mut self, cargo: Cargo, body: HandleBody<'_>, handle: H) -> Result<HandleId, (SendError, H)> {
+        match self.envelope(cargo, body) {
+            Ok(frame) => Ok(self.send_handles(frame, Handles::One(handle))),
+            Err(error) => Err((error, handle)),
+        }
+    }
+
+    fn envelope(&self, cargo: Cargo, body: HandleBody<'_>) -> Result<Bytes, SendError> {
+        let (HandleBody::User(text) | HandleBody::Internal(text)) = body;
+        self.admit(text.len())?;
+        Ok(handle_frame(self.config.serialization, HandleEnvelope { cargo, body })?)
+    }
+
+    fn send_handles(&mut self, frame: Bytes, handles: Handles<H>) -> HandleId {
+        let id = HandleId(self.next_handle);
+        self.next_handle += 1;
+        self.queued += frame.len();
+        if self.held.is_empty() && self.may_send(handles.as_slice().len()) {
+            self.append_handle(
+                id,
+                InFlight {
+                    handles,
+                    frame,
+                    sent: 1,
+                },
+            );
+        } else {
+            self.held.push_back(Held::Handle(id, frame, handles));
+        }
+        id
+    }
+
+    fn admit(&self, length: usize) -> Result<(), SendError> {
+        let (queued, limit) = (self.queued(), self.config.queue_limit);
+        match self.state {
+            State::Open if queued == 0 || queued + length <= limit => Ok(()),
+            State::Open => Err(SendError::Full { queued, limit }),
+            State::Closing | State::Closed => Err(SendError::Closed),
+        }
+    }
+
+    /// Undoes the sending of what the peer has not read: `bytes` are what was taken back out of its socket, whole frames.
+    ///
+    /// Handles among them come back, oldest first, and are forgotten here. Plain messages are sent again.
+    ///
+    /// # Errors
+    /// The bytes do not begin and end with a frame: the peer has read part of one, and its channel has a hole now. End
+    /// the channel.
+    pub fn take_back(&mut self, bytes: &[u8]) -> Result<Vec<(HandleId, H)>, FrameError> {
+        let mut taken = Vec::new();
+        let serialization = self.config.serialization;
+        let mut reader = FrameReader::new(serialization, usize::MAX);
+        reader.push(bytes);
+        while let Some(body) = reader.next_frame()? {
+            let same = |(_, sent): &(HandleId, InFlight<H>)| body_of(serialization, &sent.frame) == body;
+            match self.in_flight.iter().position(same) {
+                Some(at) => match self.in_flight.remove(at).map(|(id, sent)| (id, sent.handles)) {
+                    Some((id, Handles::One(handle))) => taken.push((id, handle)),
+                    Some((id, handles)) => self.events.push_back(handles.lost(id)),
+                    None => {}
+                },
+                None => self.append(|out| write_frame(serialization, &body, out)),
+            }
+        }
+        self.release_held();
+        if reader.is_mid_frame() {
+            Err(FrameError::Cut)
+        } else {
+            Ok(taken)
+        }
+    }
+}
