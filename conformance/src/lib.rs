@@ -18,6 +18,7 @@
 
 mod census;
 pub mod client;
+pub mod handles;
 mod host;
 pub mod load;
 mod runtime;

@@ -6,6 +6,7 @@
 use std::io::Read as _;
 use std::process::{Command, ExitCode};
 
+use conformance::handles::{Cell, Link, judge};
 use serde_json::{Value, json};
 use thead::channel::Handle;
 use thead::worker::{Listener, Worker};
@@ -43,6 +44,24 @@ async fn main() -> ExitCode {
             let answer = json!({ "inherits": inherited(), "twice": twice });
             parent.post_message(&answer).await.unwrap();
             parent.channel().flush().await;
+        }
+        ("judges", Some(parent)) => {
+            let from: usize = std::env::var("FROM").map_or(0, |from| from.parse().unwrap());
+            let cells = Cell::all();
+            judge(&mut Link::Parent(parent), &cells[from..], |_, result| {
+                println!("{}", json!({ "result": result.err() }));
+            })
+            .await;
+        }
+        ("counts descriptors", Some(mut parent)) => {
+            let mut count = 0;
+            while let Some(event) = parent.next().await {
+                match event {
+                    ParentEvent::Descriptors { descriptors, .. } => count += descriptors.len(),
+                    ParentEvent::Message { .. } => parent.post_message(&count).await.unwrap(),
+                    _ => {}
+                }
+            }
         }
         ("says much and ends", Some(mut parent)) => {
             for _ in 0..20 {
@@ -85,6 +104,10 @@ async fn echo(mut parent: Parent) {
                 let value: Value = message.parse().unwrap();
                 let handle: Handle = received.handle;
                 parent.post_handle(&value, kind, handle).await.unwrap();
+            }
+            ParentEvent::Descriptors { message, descriptors } => {
+                let value: Value = message.parse().unwrap();
+                parent.channel().post_descriptors(&value, descriptors).await.unwrap();
             }
             ParentEvent::BadMessage(bad) => parent.post_message(&json!({ "bad": bad.to_string() })).await.unwrap(),
             ParentEvent::Disconnect { fault, .. } => {
