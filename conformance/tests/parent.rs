@@ -84,6 +84,25 @@ fn what_it_sent_before_it_disconnected_arrives(runtime: Runtime) {
 on! { all: its_messages_come_back_in_order, what_it_was_sent_before_it_first_asks_is_heard,
 what_it_starts_inherits_neither_channel_nor_variables, what_it_sent_before_it_disconnected_arrives }
 
+fn a_handle_that_it_sends_between_messages_belongs_to_its_own(runtime: Runtime) {
+    let body = "
+        const heard = [];
+        child.removeAllListeners('message');
+        child.on('message', (message, handle) => {
+            heard.push([message, !!handle]);
+            if (heard.length === 9) {
+                say({ heard });
+                child.disconnect();
+            }
+        });";
+    let mut script = parent(runtime, "sends handles between messages", "json", body);
+    let expected: Vec<_> = (0..9).map(|n| (n, n % 3 == 1)).collect();
+    assert_eq!(script.field("heard"), json!(expected));
+    // Deno does not end by itself as long as it has the sockets.
+}
+
+on! { all: a_handle_that_it_sends_between_messages_belongs_to_its_own }
+
 fn a_handle_comes_back_usable(runtime: Runtime) {
     for serialization in BOTH {
         let body = "

@@ -63,6 +63,15 @@ async fn main() -> ExitCode {
                 }
             }
         }
+        ("sends handles between messages", Some(parent)) => {
+            for n in [0, 3, 6] {
+                let (_, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+                parent.send(&n).unwrap();
+                parent.send_handle(&(n + 1), HandleKind::Socket, theirs.into()).unwrap();
+                parent.send(&(n + 2)).unwrap();
+            }
+            echo(parent).await;
+        }
         ("says much and ends", Some(mut parent)) => {
             for _ in 0..20 {
                 parent.send(&"x".repeat(100_000)).unwrap();

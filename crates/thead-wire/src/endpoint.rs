@@ -509,7 +509,7 @@ impl<H> Endpoint<H> {
                     .iter()
                     .find(|(sent, _)| sent == id && !begun)
                     .map_or(&[], |(_, sent)| sent.handles.as_slice()),
-                alone: !begun && self.config.dialect == Dialect::Deno,
+                alone: !begun && self.config.dialect.is_alone(),
             },
         })
     }

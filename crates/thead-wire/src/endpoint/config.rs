@@ -5,20 +5,26 @@ use crate::frame::{DEFAULT_FRAME_LIMIT, Serialization};
 /// What is known of the peer's way with handles. Guessing wrong in the careful direction costs speed, never a handle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dialect {
-    /// Unknown: one handle in flight, and nothing after it until it is acknowledged. What Node itself does.
+    /// Unknown: one handle in flight, and nothing after it until it is acknowledged, as Node itself does; and as with Deno
+    /// it must not share a read with an earlier message.
     #[default]
     Careful,
     /// Node 18 to 26: these take many handles, and messages between them, without waiting.
     Pipelined,
     /// A thead process: as Node, and several descriptors of any kind with one message.
     Thead,
-    /// Deno: careful, and a handle must not share a read with an earlier message.
+    /// Deno: careful.
     Deno,
-    /// Bun: careful, and the messages of its cluster begin with a mark.
+    /// Bun: as Node itself does, and the messages of its cluster begin with a mark.
     Bun,
 }
 
 impl Dialect {
+    /// Whether a handle waits until the peer has read all that was written before it.
+    pub(super) const fn is_alone(self) -> bool {
+        matches!(self, Self::Careful | Self::Deno)
+    }
+
     /// How many handles may be unacknowledged.
     pub(super) const fn window(self) -> usize {
         match self {

@@ -122,6 +122,6 @@ pub struct Transmit<'a, H> {
     pub bytes: &'a [u8],
     /// Go with the first of `bytes`, and never again.
     pub handles: &'a [H],
-    /// Write only when the peer has read all that was written before (Deno).
+    /// Write only when the peer has read all that was written before: Deno loses a handle that shares a read.
     pub alone: bool,
 }
