@@ -141,7 +141,12 @@ fn a_program_that_was_not_forked_has_no_parent() {
 #[test]
 fn a_wrong_environment_is_an_error_that_says_what_is_wrong() {
     let not_open = "Bad file descriptor (os error 9)";
-    let cases: [(&[(&str, &str)], &str, Option<&str>); 6] = [
+    type Case = (
+        &'static [(&'static str, &'static str)],
+        &'static str,
+        Option<&'static str>,
+    );
+    let cases: [Case; 6] = [
         (
             &[("NODE_CHANNEL_FD", "x")],
             "NODE_CHANNEL_FD=\"x\" is not a descriptor number",

@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 
 use conformance::handles::{Cell, Link, judge};
 use serde_json::{Value, json};
-use thead::channel::Handle;
+use thead::channel::{Handle, SendError};
 use thead::worker::{Listener, Worker};
 use thead::{HandleKind, Parent, ParentEvent};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -52,6 +52,21 @@ async fn main() -> ExitCode {
                 println!("{}", json!({ "result": result.err() }));
             })
             .await;
+        }
+        ("takes nothing", Some(_parent)) => {
+            println!("{}", json!({ "ready": true }));
+            std::future::pending().await
+        }
+        ("sends until it is refused", Some(parent)) => {
+            let large = "x".repeat(1 << 20);
+            let refused = loop {
+                if let Err(error) = parent.send(&large) {
+                    break error;
+                }
+                tokio::task::yield_now().await;
+            };
+            println!("{}", json!({ "refused": refused.to_string() }));
+            std::future::pending().await
         }
         ("counts descriptors", Some(mut parent)) => {
             let mut count = 0;
@@ -104,7 +119,11 @@ fn inherited() -> Value {
 async fn echo(mut parent: Parent) {
     while let Some(event) = parent.next().await {
         match event {
-            ParentEvent::Message { message, handle: None } => parent.channel().send_raw(message.raw()).unwrap(),
+            ParentEvent::Message { message, handle: None } => match parent.channel().send_raw(message.raw()) {
+                // That it has ended is told as an event.
+                Ok(()) | Err(SendError::Closed) => {}
+                Err(error) => panic!("{error}"),
+            },
             ParentEvent::Message {
                 message,
                 handle: Some(received),
@@ -122,6 +141,7 @@ async fn echo(mut parent: Parent) {
             ParentEvent::Disconnect { fault, .. } => {
                 println!("{}", json!({ "fault": fault.map(|fault| fault.to_string()) }));
             }
+            ParentEvent::HandleLost(_) => println!("{}", json!({ "lost": true })),
             _ => {}
         }
     }

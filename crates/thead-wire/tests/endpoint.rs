@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use thead_wire::endpoint::{Config, ProtocolError, ReceivedHandle, SendError};
-use thead_wire::{Dialect, Endpoint, Event, HandleKind};
+use thead_wire::{Dialect, Endpoint, Event, HandleKind, Serialization};
 
 type End = Endpoint<u32>;
 
@@ -433,7 +433,15 @@ const HELLO: &[u8] = b"{\"cmd\":\"NODE_THEAD_HELLO\"}\n";
 
 /// A parent and its child that is a thead process too: the child has greeted, the parent has heard it.
 fn theads() -> (End, End) {
-    let (mut parent, mut child) = (end(Dialect::Careful), end(Dialect::Careful));
+    theads_in(Serialization::Json)
+}
+
+fn theads_in(serialization: Serialization) -> (End, End) {
+    let config = Config {
+        serialization,
+        ..Config::default()
+    };
+    let (mut parent, mut child) = (End::new(config), End::new(config));
     assert_eq!((parent.is_thead(), child.is_thead()), (None, None));
     child.greet();
     deliver(&mut child, &mut parent);
@@ -569,4 +577,78 @@ fn a_giver_of_sockets_hears_how_many_are_open_and_when_none_is() {
     end.socket_closed("4:a:1");
     assert_eq!(written(&mut end), [(all_closed("4:a:1"), None)]);
     assert_eq!(asks(&mut end, "NOTIFY_CLOSE", "4:b:2"), all_closed("4:b:2"));
+}
+
+#[test]
+fn a_thead_peer_that_counts_wrongly_harms_nobody() {
+    for count in [
+        "-1",
+        "0",
+        "1",
+        "2",
+        "64",
+        "65",
+        "1e9",
+        "1e300",
+        "\"x\"",
+        "null",
+        "[]",
+        "18446744073709551616",
+    ] {
+        for serialization in [Serialization::Json, Serialization::Advanced] {
+            let (mut parent, _) = theads_in(serialization);
+            let text =
+                format!("{{\"cmd\":\"NODE_HANDLE\",\"type\":\"thead.Descriptors\",\"msg\":1,\"count\":{count}}}");
+            parent.receive(&frame(serialization, &text), 0..64).unwrap();
+            let taken: usize = events(&mut parent)
+                .iter()
+                .map(|event| match event {
+                    Event::Descriptors(_, handles) => handles.len(),
+                    other => panic!("{other:?}"),
+                })
+                .sum();
+            assert!((1..=64).contains(&taken), "{count}");
+        }
+    }
+    // Of anybody else it is a handle of an unknown kind.
+    let mut end = end(Dialect::Careful);
+    end.receive(
+        b"{\"cmd\":\"NODE_HANDLE\",\"type\":\"thead.Descriptors\",\"msg\":1,\"count\":2}\n",
+        [1, 2],
+    )
+    .unwrap();
+    let [Event::Message(_, Some(received))] = &events(&mut end)[..] else {
+        panic!("a message");
+    };
+    assert_eq!((received.handle, &received.kind), (1, &Err("thead.Descriptors".into())));
+}
+
+fn frame(serialization: Serialization, json: &str) -> Vec<u8> {
+    match serialization {
+        Serialization::Json => format!("{json}\n").into_bytes(),
+        Serialization::Advanced => {
+            let value = serde_json::from_str(json).unwrap();
+            let payload = thead_wire::v8::write(&thead_wire::v8::Document::from_json(&value)).unwrap();
+            let length = u32::try_from(payload.len()).unwrap();
+            [&length.to_be_bytes(), &payload[..]].concat()
+        }
+    }
+}
+
+#[test]
+fn what_is_sent_to_a_thead_peer_arrives_in_both_serializations() {
+    for serialization in [Serialization::Json, Serialization::Advanced] {
+        let (mut parent, mut child) = theads_in(serialization);
+        let body = &frame(serialization, "7")[if serialization == Serialization::Json {
+            0..1
+        } else {
+            4..8
+        }];
+        parent.send_descriptors(body, vec![1, 2, 3]).unwrap();
+        deliver(&mut parent, &mut child);
+        assert_eq!(
+            events(&mut child),
+            [Event::Descriptors(Bytes::copy_from_slice(body), vec![1, 2, 3])]
+        );
+    }
 }
