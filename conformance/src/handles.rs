@@ -94,7 +94,7 @@ impl fmt::Display for Cell {
 #[derive(Debug)]
 pub enum Link {
     /// The runtime is the child.
-    Child(Child),
+    Child(Box<Child>),
     /// The runtime is the parent.
     Parent(Parent),
 }

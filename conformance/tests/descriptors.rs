@@ -22,8 +22,14 @@ fn child(what: &str, serialization: Serialization) -> Child {
     Command::new(CHILD).arg(what).channel(serialization).spawn().unwrap()
 }
 
+/// The next event that says something of the channel.
 async fn next(child: &mut Child) -> ChildEvent {
-    child.next().await.unwrap()
+    loop {
+        match child.next().await.unwrap() {
+            ChildEvent::Spawn => {}
+            event => return event,
+        }
+    }
 }
 
 const BOTH: [Serialization; 2] = [Serialization::Json, Serialization::Advanced];

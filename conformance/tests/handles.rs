@@ -34,10 +34,10 @@ fn as_child(runtime: Runtime, serialization: Serialization) -> Row {
                 .channel(serialization)
                 .spawn()
                 .unwrap();
-            let mut link = Link::Child(child);
+            let mut link = Link::Child(Box::new(child));
             let left = &cells[row.len()..];
             judge(&mut link, left, |cell, result| row.push((cell, result))).await;
-            let Link::Child(mut child) = link else { return };
+            let Link::Child(child) = link else { return };
             // One that has died of a handle is dead already.
             let _ = child.kill(rustix::process::Signal::KILL.as_raw());
             child.wait().await;
