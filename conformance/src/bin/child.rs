@@ -115,6 +115,13 @@ fn inherited() -> Value {
     json!(found.collect::<Vec<_>>())
 }
 
+/// The most memory that this process had resident, in MiB.
+fn peak() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() >> 10
+}
+
 /// Sends back what comes, handles too, until the channel ends.
 async fn echo(mut parent: Parent) {
     while let Some(event) = parent.next().await {
@@ -139,7 +146,10 @@ async fn echo(mut parent: Parent) {
             }
             ParentEvent::BadMessage(bad) => parent.post_message(&json!({ "bad": bad.to_string() })).await.unwrap(),
             ParentEvent::Disconnect { fault, .. } => {
-                println!("{}", json!({ "fault": fault.map(|fault| fault.to_string()) }));
+                println!(
+                    "{}",
+                    json!({ "fault": fault.map(|fault| fault.to_string()), "peak": peak() })
+                );
             }
             ParentEvent::HandleLost(_) => println!("{}", json!({ "lost": true })),
             _ => {}

@@ -101,6 +101,9 @@ pub enum ParentEvent {
 ///
 /// # Errors
 /// [`ParentError`]. Where the environment is wrong it is left as it is.
+///
+/// # Panics
+/// Outside of a Tokio runtime, if there is a channel.
 pub fn parent() -> Result<Option<Parent>, ParentError> {
     let Some(opened) = opened()? else { return Ok(None) };
     let mut inbox = opened.inbox.lock().unwrap_or_else(PoisonError::into_inner);

@@ -42,7 +42,7 @@ pub(crate) struct Port {
 enum Owed {
     /// That it acknowledges this handle.
     Ack(HandleId),
-    /// That it reads, so that a channel that is to end can end.
+    /// That it reads, so that a channel that is to end can end, or a handle can be written.
     Reading { queued: usize },
 }
 
@@ -50,7 +50,7 @@ enum Owed {
 const READS_PER_TURN: usize = 16;
 /// Bytes of one turn: what one read may bring. Thousands of small messages fit in; they take milliseconds.
 const BYTES_PER_TURN: usize = 64 << 10;
-/// When Deno is looked at again, whether it has read what was written.
+/// When a peer is looked at again, whether it has read what was written.
 const ALONE: Duration = Duration::from_millis(1);
 /// When a write is repeated that the kernel had no resources for.
 const SHORTAGE: Duration = Duration::from_millis(10);
@@ -188,7 +188,7 @@ impl Port {
     fn flush(&mut self) {
         let Some(socket) = &self.socket else { return };
         let mut endpoint = self.shared.endpoint();
-        let (mut wrote, mut gone) = (false, false);
+        let (mut wrote, mut gone, mut alone) = (false, false, false);
         self.retry = None;
         while self.full.is_none() {
             let Some(transmit) = endpoint.poll_transmit() else {
@@ -196,6 +196,7 @@ impl Port {
             };
             if transmit.alone && sys::message::unread(socket.as_fd()) > 0 {
                 // Deno loses a handle that shares a read with an earlier message.
+                alone = true;
                 self.retry = Some(Instant::now() + ALONE);
                 break;
             }
@@ -227,7 +228,7 @@ impl Port {
         let closing = !endpoint.is_open() && !endpoint.is_closed();
         let owed = endpoint.oldest_in_flight().map(Owed::Ack);
         let owed = owed.or_else(|| {
-            closing.then(|| Owed::Reading {
+            (closing || alone).then(|| Owed::Reading {
                 queued: endpoint.queued(),
             })
         });
@@ -518,15 +519,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn to_deno_a_handle_waits_until_all_before_it_was_read() {
-        let (mut port, channel, mut peer) = port(Dialect::Deno);
+    async fn a_handle_that_must_wait_does_not_wait_for_ever_for_a_peer_that_reads_nothing() {
+        let (mut port, channel, _peer) = port(Dialect::Careful);
         channel.send(&1).unwrap();
         channel.send_handle(&2, HandleKind::Socket, some_handle()).unwrap();
-        let mut reads = Vec::new();
+        assert!(matches!(event(&mut port).await, Event::Lost(..)));
+        assert!(matches!(event(&mut port).await, Event::Closed { .. }));
+        assert!(matches!(port.take_fault(), Some(Fault::Unread { .. })));
+    }
+
+    #[tokio::test]
+    async fn to_deno_a_handle_waits_until_all_before_it_was_read() {
+        let (mut port, channel, mut peer) = patient(Dialect::Deno, 20 * PATIENCE);
+        channel.send(&1).unwrap();
+        channel.send_handle(&2, HandleKind::Socket, some_handle()).unwrap();
+        // Time enough to write both, if it would.
+        for _ in 0..5 {
+            port.turn(true).await;
+        }
+        let mut reads = vec![read_some(&mut peer)];
         while reads.len() < 2 {
-            tokio::select! {
-                () = port.turn(true) => {}
-                () = tokio::time::sleep(Duration::from_millis(5)) => reads.push(read_some(&mut peer)),
+            // It has nothing more to wait for when it has written the handle.
+            let _ = tokio::time::timeout(PATIENCE / 10, port.turn(true)).await;
+            let mut bytes = vec![0; 1 << 16];
+            if let Ok(n) = peer.read(&mut bytes) {
+                bytes.truncate(n);
+                reads.push(bytes);
             }
         }
         assert_eq!(reads[0], b"1\n");

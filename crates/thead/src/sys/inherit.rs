@@ -65,7 +65,7 @@ fn socket_kind(number: RawFd) -> io::Result<(AddressFamily, SocketType)> {
 
 /// Removes variables from this process's environment, so that what it starts does not inherit them.
 ///
-/// Call it before anything else runs that may read the environment by other means than [`std::env`], best as the first
+/// Call it before anything else runs that may read the environment by other means than [`mod@std::env`], best as the first
 /// thing in `main`.
 pub fn forget_variables(names: &[&str]) {
     for name in names {
