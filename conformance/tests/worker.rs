@@ -94,6 +94,7 @@ fn two_workers_share_a_port_of_nodes_choosing(runtime: Runtime) {
 fn its_own_children_inherit_nothing(runtime: Runtime) {
     let mut primary = primary(runtime, "rr", 0, 1);
     assert_eq!(primary.field("inherits"), json!([]));
+    assert!(primary.end().0.success());
 }
 
 fn a_worker_that_is_told_to_leave_finishes_what_it_has_begun(runtime: Runtime) {
