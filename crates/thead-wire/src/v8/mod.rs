@@ -33,6 +33,7 @@ mod error;
 mod input;
 mod json;
 mod kind;
+mod output;
 mod parts;
 mod read;
 mod text;

@@ -1,13 +1,15 @@
 //! Bytes to documents.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::{
     Limits,
-    build::{array, number, order},
+    build::{array, order},
     error::{ReadError, ReadErrorKind as Fault},
     input::Input,
-    kind::{ErrorKind, ViewKind},
+    kind::ErrorKind,
     text::RegExpFlags,
     value::{Document, Node, Slot, string},
 };
@@ -26,12 +28,7 @@ use super::{
 pub fn read(payload: &Bytes, limits: &Limits) -> Result<Document, ReadError> {
     let mut reader = Reader {
         payload,
-        input: Input {
-            bytes: payload,
-            version: 0,
-            at: 0,
-            mark: 0,
-        },
+        input: Input::new(payload),
         limits,
         left: limits.values,
         open: Vec::with_capacity(8),
@@ -104,7 +101,7 @@ enum Part {
 
 impl Reader<'_> {
     fn document(&mut self) -> Result<Slot, Fault> {
-        self.header()?;
+        self.input.header()?;
         self.value()?;
         while let Some(&Open { start, part, .. }) = self.open.last() {
             match part {
@@ -123,7 +120,7 @@ impl Reader<'_> {
                     self.close_dense(start, length, properties)?;
                 }
                 Part::Map if (self.stack.len() - start).is_multiple_of(2) && self.input.ends(b':')? => {
-                    let slots = self.count(self.stack.len() - start)?;
+                    let slots = self.input.count(self.stack.len() - start)?;
                     let start = self.keep(start);
                     self.close(Node::Map {
                         start,
@@ -131,7 +128,7 @@ impl Reader<'_> {
                     });
                 }
                 Part::Set if self.input.ends(b',')? => {
-                    let values = self.count(self.stack.len() - start)?;
+                    let values = self.input.count(self.stack.len() - start)?;
                     let start = self.keep(start);
                     self.close(Node::Set { start, values });
                 }
@@ -162,23 +159,6 @@ impl Reader<'_> {
         Ok(self.stack.pop().unwrap_or(Slot::Undefined))
     }
 
-    fn header(&mut self) -> Result<(), Fault> {
-        if self.input.bytes.first() != Some(&0xff) {
-            return Err(if is_javascript_core(self.input.bytes) {
-                Fault::JavaScriptCore
-            } else {
-                Fault::NoHeader
-            });
-        }
-        self.input.at = 1;
-        self.input.version = self.input.varint()?;
-        if (13..=16).contains(&self.input.version) {
-            Ok(())
-        } else {
-            Err(Fault::Version(self.input.version))
-        }
-    }
-
     /// Reads a value that ends here and puts it on the stack, or the beginning of an object, and opens that.
     fn value(&mut self) -> Result<(), Fault> {
         self.count_value()?;
@@ -189,7 +169,7 @@ impl Reader<'_> {
             b'T' => Slot::Bool(true),
             b'F' => Slot::Bool(false),
             b'I' => Slot::Int(self.input.zigzag()?),
-            b'U' => number(self.input.varint()?.into()),
+            b'U' => self.input.unsigned()?,
             b'N' => Slot::Double(self.input.double()?),
             b'Z' => self.input.big_int()?,
             b'"' | b'c' | b'S' => self.input.string_of(tag)?,
@@ -320,9 +300,9 @@ impl Reader<'_> {
     fn close_properties(&mut self, start: usize, length: Option<u32>) -> Result<u32, Fault> {
         let pairs = self.stack[start..].as_chunks_mut().0;
         order(self.input.bytes, pairs).map_err(|key| self.twice(key))?;
-        let properties = self.count((self.stack.len() - start) / 2)?;
+        let properties = self.input.count((self.stack.len() - start) / 2)?;
         if let Some(length) = length {
-            self.count(length as usize)?;
+            self.input.count(length as usize)?;
             // An array has this property already.
             let mut keys = self.stack[start..].iter().step_by(2);
             if let Some(key) = keys.find(|key| string(self.input.bytes, **key).is_some_and(|key| key == "length")) {
@@ -397,12 +377,6 @@ impl Reader<'_> {
         }
         self.input.mark = self.input.at;
         let kind = match self.input.byte()? {
-            b'E' => ErrorKind::EvalError,
-            b'R' => ErrorKind::RangeError,
-            b'F' => ErrorKind::ReferenceError,
-            b'S' => ErrorKind::SyntaxError,
-            b'T' => ErrorKind::TypeError,
-            b'U' => ErrorKind::UriError,
             field @ (b'm' | b's') => {
                 self.stack[start + usize::from(field == b's')] = self.input.string()?;
                 kind
@@ -413,7 +387,7 @@ impl Reader<'_> {
                 self.close(Node::Error { start, kind });
                 return Ok(());
             }
-            other => return Err(Fault::ErrorField(other)),
+            other => ErrorKind::from_tag(other).ok_or(Fault::ErrorField(other))?,
         };
         self.part(Part::Error { kind });
         Ok(())
@@ -421,30 +395,7 @@ impl Reader<'_> {
 
     fn key(&mut self) -> Result<Slot, Fault> {
         self.count_value()?;
-        let tag = self.input.tag()?;
-        match tag {
-            b'"' | b'c' | b'S' => {
-                let name = self.input.string_of(tag)?;
-                Ok(string(self.input.bytes, name)
-                    .and_then(|name| name.array_index())
-                    .map_or(name, Slot::Index))
-            }
-            b'I' => u32::try_from(self.input.zigzag()?)
-                .map(Slot::Index)
-                .map_err(|_| Fault::Key),
-            b'U' | b'N' => {
-                let number = if tag == b'U' {
-                    self.input.varint()?.into()
-                } else {
-                    self.input.double()?
-                };
-                let index = number as u32;
-                (f64::from(index) == number && index < u32::MAX)
-                    .then_some(Slot::Index(index))
-                    .ok_or(Fault::Key)
-            }
-            _ => Err(Fault::Key),
-        }
+        self.input.key()
     }
 
     fn twice(&self, key: Slot) -> Fault {
@@ -456,39 +407,19 @@ impl Reader<'_> {
         })
     }
 
-    /// Reads a count that the sender made, and compares.
-    fn count(&mut self, found: usize) -> Result<u32, Fault> {
-        let said = self.input.varint()?;
-        if said as usize == found {
-            Ok(said)
-        } else {
-            Err(Fault::Count { said, found })
-        }
-    }
-
     fn array_buffer(&mut self, resizable: bool) -> Result<Node, Fault> {
-        let len = self.input.size()?;
-        let max = if resizable { self.input.size()? } else { len };
-        if max < len {
-            return Err(Fault::BufferMax { len, max });
-        }
-        let blob = self.blob(len)?;
-        Ok(if resizable {
-            Node::ResizableBuffer { blob, max }
-        } else {
-            Node::ArrayBuffer { blob }
+        let (range, max) = self.input.array_buffer(resizable)?;
+        let blob = self.blob(range);
+        Ok(match max {
+            Some(max) => Node::ResizableBuffer { blob, max },
+            None => Node::ArrayBuffer { blob },
         })
     }
 
     /// A view as Node's channel writes it.
     fn host_view(&mut self) -> Result<Node, Fault> {
-        let index = self.input.varint()?;
-        let kind = *ViewKind::ALL.get(index as usize).ok_or(Fault::ViewType(index))?;
-        let len = self.input.varint()?;
-        let blob = self.blob(len.into())?;
-        // Node takes what makes whole elements.
-        let bytes = &mut self.blobs[blob];
-        bytes.truncate(bytes.len() / kind.element_size() * kind.element_size());
+        let (kind, range) = self.input.host_view()?;
+        let blob = self.blob(range);
         Ok(Node::View { kind, blob })
     }
 
@@ -497,53 +428,17 @@ impl Reader<'_> {
         let (Node::ArrayBuffer { blob } | Node::ResizableBuffer { blob, .. }) = self.nodes[id] else {
             return Ok(Slot::Node(id));
         };
-        if self.input.at >= self.input.bytes.len() || !self.input.ends(b'V')? {
-            return Ok(Slot::Node(id));
-        }
-        let tag = self.input.varint()?;
-        let kind = match u8::try_from(tag).map_err(|_| Fault::ViewType(tag))? {
-            b'b' => ViewKind::Int8Array,
-            b'B' => ViewKind::Uint8Array,
-            b'C' => ViewKind::Uint8ClampedArray,
-            b'w' => ViewKind::Int16Array,
-            b'W' => ViewKind::Uint16Array,
-            b'd' => ViewKind::Int32Array,
-            b'D' => ViewKind::Uint32Array,
-            b'h' => ViewKind::Float16Array,
-            b'f' => ViewKind::Float32Array,
-            b'F' => ViewKind::Float64Array,
-            b'q' => ViewKind::BigInt64Array,
-            b'Q' => ViewKind::BigUint64Array,
-            b'?' => ViewKind::DataView,
-            _ => return Err(Fault::ViewType(tag)),
-        };
-        let (offset, len) = (self.input.size()?, self.input.size()?);
-        let tracks_length = self.input.version >= 14 && self.input.varint()? & 1 != 0;
         let buffer = self.blobs[blob].clone();
-        let size = kind.element_size();
-        let start = usize::try_from(offset)
-            .ok()
-            .filter(|start| *start <= buffer.len())
-            .ok_or(Fault::ViewRange)?;
-        let len = if tracks_length {
-            (buffer.len() - start) / size * size
-        } else {
-            usize::try_from(len)
-                .ok()
-                .filter(|len| *len <= buffer.len() - start)
-                .ok_or(Fault::ViewRange)?
+        let Some((kind, range)) = self.input.view_on(buffer.len())? else {
+            return Ok(Slot::Node(id));
         };
-        if start % size != 0 || len % size != 0 {
-            return Err(Fault::ViewRange);
-        }
-        self.blobs.push(buffer.slice(start..start + len));
+        self.blobs.push(buffer.slice(range));
         let blob = self.blobs.len() - 1;
         Ok(self.node(Node::View { kind, blob }))
     }
 
-    fn blob(&mut self, len: u64) -> Result<usize, Fault> {
-        let range = self.input.take(len)?;
+    fn blob(&mut self, range: Range<usize>) -> usize {
         self.blobs.push(self.payload.slice(range));
-        Ok(self.blobs.len() - 1)
+        self.blobs.len() - 1
     }
 }

@@ -32,9 +32,13 @@ pub(super) enum Step {
 
 impl Document {
     pub(super) fn walk(&self) -> Walk<'_> {
+        self.walk_from(self.root)
+    }
+
+    pub(super) fn walk_from(&self, root: Slot) -> Walk<'_> {
         Walk {
             doc: self,
-            root: Some(self.root),
+            root: Some(root),
             ordinals: vec![UNSEEN; self.nodes.len()],
             met: 0,
             open: Vec::with_capacity(8),
