@@ -44,20 +44,16 @@ impl Message {
 
     /// Reads it into a type.
     ///
-    /// In `advanced` the value is first made JSON, as `JSON.stringify` would; use [`value`](Self::value) for what JSON
-    /// cannot say.
+    /// How `advanced` is read stands at [`v8::from_slice`]; [`v8::js`] has types for what JSON cannot say. A JSON tree
+    /// of it, as `JSON.stringify` would make, is `message.value()?.to_json()`.
     ///
     /// # Errors
-    /// The text is not JSON, or not of this shape. The channel is as before.
+    /// The text is not JSON, the bytes are no value, or it is not of this shape. The channel is as before.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, BadMessage> {
         match self.serialization {
             Serialization::Json => json::parse(&self.body),
             Serialization::Advanced => {
-                let json = self
-                    .value()?
-                    .to_json()
-                    .map_err(|error| BadMessage::new(error, &self.body))?;
-                json::parse(json.to_string().as_bytes())
+                v8::from_slice(&self.body, &v8::Limits::default()).map_err(|error| BadMessage::new(error, &self.body))
             }
         }
     }
@@ -70,7 +66,8 @@ impl Message {
     pub fn lossy<T: DeserializeOwned>(&self) -> Result<T, BadMessage> {
         match self.serialization {
             Serialization::Json => json::parse_lossy(&self.body),
-            Serialization::Advanced => self.parse(),
+            Serialization::Advanced => v8::from_slice_lossy(&self.body, &v8::Limits::default())
+                .map_err(|error| BadMessage::new(error, &self.body)),
         }
     }
 
@@ -94,10 +91,9 @@ pub(crate) fn encode<T: Serialize + ?Sized>(serialization: Serialization, messag
         Serialization::Json => serde_json::to_vec(message)
             .map(Bytes::from)
             .map_err(|error| BadMessage::new(error, b"")),
-        Serialization::Advanced => {
-            let value = serde_json::to_value(message).map_err(|error| BadMessage::new(error, b""))?;
-            v8::write(&v8::Document::from_json(&value)).map_err(|error| BadMessage::new(error, b""))
-        }
+        Serialization::Advanced => v8::to_vec(message)
+            .map(Bytes::from)
+            .map_err(|error| BadMessage::new(error, b"")),
     }
 }
 
@@ -148,7 +144,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 pub const HIGH_WATER: usize = 128 << 10;
 
 impl Channel {
-    /// Sends a message. Waits while more than [`HIGH_WATER`] bytes wait before it.
+    /// Sends a message, in `advanced` as [`v8::to_vec`] writes it. Waits while more than [`HIGH_WATER`] bytes wait before it.
     ///
     /// Done means handed over to the kernel's care or queued for it, not received.
     ///

@@ -349,7 +349,7 @@ fn element(kind: ViewKind, bytes: &[u8]) -> Result<Json, JsonError> {
 }
 
 /// A number of half precision.
-fn half(bits: u16) -> f64 {
+pub(super) fn half(bits: u16) -> f64 {
     let sign = if bits >> 15 == 0 { 1.0 } else { -1.0 };
     let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));
     sign * match exponent {
@@ -361,7 +361,7 @@ fn half(bits: u16) -> f64 {
 }
 
 /// `toISOString`, for a valid date: at most 100 million days from 1970.
-fn iso(ms: f64) -> Option<String> {
+pub(super) fn iso(ms: f64) -> Option<String> {
     const DAY: i64 = 86_400_000;
     if ms.is_nan() || ms.abs() > 100e6 * DAY as f64 {
         return None;

@@ -5,5 +5,8 @@ mod kit;
 mod memory;
 mod peer;
 mod properties;
+mod typed;
+mod typed_hostile;
+mod typed_js;
 mod values;
 mod vectors;

@@ -180,9 +180,10 @@ fn what_json_cannot_say_comes_as_it_is_in_advanced() {
     test(async || {
         let mut child = node(code).channel(Serialization::Advanced).spawn().unwrap();
         let message = message(&mut child).await;
+        let refused = message.parse::<Value>().unwrap_err();
         assert!(
-            message.parse::<Value>().is_err(),
-            "an object that contains itself cannot be JSON"
+            refused.reason.contains("expected any valid JSON value at buffer"),
+            "{refused}"
         );
         let value = message.value().unwrap();
         let kind = |name| value.get(name).unwrap().kind();
@@ -208,14 +209,19 @@ fn what_json_cannot_say_comes_as_it_is_in_advanced() {
 
 #[test]
 fn half_a_surrogate_pair_is_an_error_or_a_replacement_and_the_channel_lives() {
-    test(async || {
-        let mut child = node("process.send('a\\ud800b'); process.send('next')").spawn().unwrap();
-        let odd = message(&mut child).await;
-        assert!(odd.parse::<String>().is_err());
-        assert_eq!(odd.lossy::<String>().unwrap(), "a\u{fffd}b");
-        assert_eq!(message(&mut child).await.parse::<String>().unwrap(), "next");
-        until(&mut child, "close").await;
-    });
+    for serialization in BOTH {
+        test(async || half_a_surrogate_pair(serialization).await);
+    }
+}
+
+async fn half_a_surrogate_pair(serialization: Serialization) {
+    let code = "process.send('a\\ud800b'); process.send('next')";
+    let mut child = node(code).channel(serialization).spawn().unwrap();
+    let odd = message(&mut child).await;
+    assert!(odd.parse::<String>().is_err());
+    assert_eq!(odd.lossy::<String>().unwrap(), "a\u{fffd}b");
+    assert_eq!(message(&mut child).await.parse::<String>().unwrap(), "next");
+    until(&mut child, "close").await;
 }
 
 #[test]
