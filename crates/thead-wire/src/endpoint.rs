@@ -208,7 +208,10 @@ impl<H> Endpoint<H> {
         }
         self.unclaimed.extend(handles);
         self.reader.push(bytes);
-        self.read_frames().inspect_err(|_| self.close())
+        self.read_frames().inspect_err(|_| self.close())?;
+        // Behind the acknowledgement that a disconnect waits for there may be messages: they come before the end.
+        self.close_if_done();
+        Ok(())
     }
 
     fn read_frames(&mut self) -> Result<(), ProtocolError> {
@@ -350,7 +353,6 @@ impl<H> Endpoint<H> {
         if let Some((id, sent)) = self.in_flight.pop_front() {
             self.events.push_back(sent.handles.acked(id));
             self.release_held();
-            self.close_if_done();
         }
     }
 
@@ -369,7 +371,6 @@ impl<H> Endpoint<H> {
             self.append_handle(id, sent);
         }
         self.release_held();
-        self.close_if_done();
     }
 
     fn front_is_unwritten(&self) -> bool {

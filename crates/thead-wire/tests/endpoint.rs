@@ -385,6 +385,39 @@ fn what_the_peer_has_not_read_can_be_taken_back_and_messages_between_go_again() 
     assert!(end.take_back(b"{\"cut").is_err());
 }
 
+/// Found by fuzzing: they came after the end.
+#[test]
+fn messages_behind_the_acknowledgement_that_a_disconnect_waits_for_come_before_the_end() {
+    let mut end = end(Dialect::Careful);
+    let id = end.send_handle(b"1", HandleKind::Native, None, 1).unwrap();
+    written(&mut end);
+    end.disconnect();
+    end.receive(&[ACK, b"2\n"].concat(), []).unwrap();
+    assert_eq!(
+        events(&mut end),
+        [Event::Acked(id, 1), message("2"), Event::Closed { unsent: 0 }]
+    );
+}
+
+/// Found by fuzzing: the handles before the cut were dropped, and nobody heard of them.
+#[test]
+fn bytes_that_end_in_a_frame_take_nothing_back_and_the_end_tells_of_every_handle() {
+    let mut end = end(Dialect::Pipelined);
+    let first = end.send_handle(b"1", HandleKind::Native, None, 1).unwrap();
+    let second = end.send_handle(b"2", HandleKind::Native, None, 2).unwrap();
+    let unread: String = written(&mut end).into_iter().map(|(frame, _)| frame).collect();
+    assert!(end.take_back(&unread.as_bytes()[..unread.len() - 1]).is_err());
+    end.end();
+    assert_eq!(
+        events(&mut end),
+        [
+            Event::Lost(first, 1),
+            Event::Lost(second, 2),
+            Event::Closed { unsent: 0 }
+        ]
+    );
+}
+
 #[test]
 fn a_peer_that_sends_handles_and_reads_no_answer_loses_its_channel() {
     let mut end = end(Dialect::Careful);

@@ -141,13 +141,20 @@ impl<H> Endpoint<H> {
     ///
     /// # Errors
     /// The bytes do not begin and end with a frame: the peer has read part of one, and its channel has a hole now. End
-    /// the channel.
+    /// the channel; nothing was taken back, so that its end tells of every handle.
     pub fn take_back(&mut self, bytes: &[u8]) -> Result<Vec<(HandleId, H)>, FrameError> {
-        let mut taken = Vec::new();
         let serialization = self.config.serialization;
         let mut reader = FrameReader::new(serialization, usize::MAX);
         reader.push(bytes);
+        let mut bodies = Vec::new();
         while let Some(body) = reader.next_frame()? {
+            bodies.push(body);
+        }
+        if reader.is_mid_frame() {
+            return Err(FrameError::Cut);
+        }
+        let mut taken = Vec::new();
+        for body in bodies {
             let same = |(_, sent): &(HandleId, InFlight<H>)| body_of(serialization, &sent.frame) == body;
             match self.in_flight.iter().position(same) {
                 Some(at) => match self.in_flight.remove(at).map(|(id, sent)| (id, sent.handles)) {
@@ -159,10 +166,6 @@ impl<H> Endpoint<H> {
             }
         }
         self.release_held();
-        if reader.is_mid_frame() {
-            Err(FrameError::Cut)
-        } else {
-            Ok(taken)
-        }
+        Ok(taken)
     }
 }
