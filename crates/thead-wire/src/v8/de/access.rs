@@ -11,7 +11,7 @@ use serde::de::{
 
 use super::super::{json::half, kind::ViewKind, place::Step};
 use super::cursor::{Frame, Name, Next, Part};
-use super::{DecodeError, Decoder, Want};
+use super::{DecodeError, Decoder, Want, exact};
 
 impl Name<'_> {
     fn step(self) -> Step {
@@ -375,9 +375,9 @@ impl<'de> SeqAccess<'de> for Elements<'de> {
             ViewKind::Int16Array => seed.deserialize(i64::from(bits as i16).into_deserializer()),
             ViewKind::Int32Array => seed.deserialize(i64::from(bits as i32).into_deserializer()),
             ViewKind::BigInt64Array => seed.deserialize((bits as i64).into_deserializer()),
-            ViewKind::Float16Array => seed.deserialize(half(bits as u16).into_deserializer()),
-            ViewKind::Float32Array => seed.deserialize(f64::from(f32::from_bits(bits as u32)).into_deserializer()),
-            ViewKind::Float64Array => seed.deserialize(f64::from_bits(bits).into_deserializer()),
+            ViewKind::Float16Array => float(half(bits as u16), seed),
+            ViewKind::Float32Array => float(f32::from_bits(bits as u32).into(), seed),
+            ViewKind::Float64Array => float(f64::from_bits(bits), seed),
             _ => seed.deserialize(bits.into_deserializer()),
         }
         .map(Some)
@@ -385,5 +385,13 @@ impl<'de> SeqAccess<'de> for Elements<'de> {
 
     fn size_hint(&self) -> Option<usize> {
         Some(self.chunks.len())
+    }
+}
+
+/// As any other number is read: a whole one as an integer.
+fn float<'de, T: DeserializeSeed<'de>>(double: f64, seed: T) -> Result<T::Value, DecodeError> {
+    match exact(double) {
+        Some(int) => seed.deserialize(int.into_deserializer()),
+        None => seed.deserialize(double.into_deserializer()),
     }
 }

@@ -315,11 +315,10 @@ impl<'de> Cursor<'de> {
             }
             b'r' => {
                 self.open(at, depth)?;
-                // V8 writes the class first.
-                let next = self.input.bytes.get(self.input.at);
-                let kind = next.and_then(|tag| ErrorKind::from_tag(*tag));
-                self.input.at += usize::from(kind.is_some());
-                part(Part::Error(kind.unwrap_or(ErrorKind::Error)))
+                let from = self.input.at;
+                let kind = self.class();
+                self.input.at = from;
+                part(Part::Error(kind))
             }
             b'\\' => {
                 let kind = self.input.varint();
@@ -356,6 +355,19 @@ impl<'de> Cursor<'de> {
             }
             _ => self.leaf(tag).map(Some),
         }
+    }
+
+    /// The class of the error that begins here. V8 writes it first; behind strings it is found too, behind a cause not.
+    fn class(&mut self) -> ErrorKind {
+        let mut class = ErrorKind::Error;
+        while let Ok(field) = self.input.byte() {
+            match ErrorKind::from_tag(field) {
+                Some(kind) => class = kind,
+                None if matches!(field, b'm' | b's') && self.input.string().is_ok() => {}
+                None => break,
+            }
+        }
+        class
     }
 
     /// A value that has no parts and is no buffer.
@@ -544,6 +556,8 @@ impl Frame {
                         b's' => Next::Property(Name::Field("stack")),
                         b'c' => Next::Property(Name::Field("cause")),
                         b'.' => Next::End,
+                        // The class was told already.
+                        other if ErrorKind::from_tag(other).is_some() => continue,
                         other => return Err(cursor.fault(Fault::ErrorField(other))),
                     });
                 }

@@ -271,14 +271,19 @@ fn scalar<'de, V: Visitor<'de>>(head: Head<'de>, want: Want, visitor: V) -> Resu
             Some(text) => visitor.visit_string(text),
             None => Err(de::Error::invalid_value(Unexpected::Other("an invalid Date"), &visitor)),
         },
-        Head::Double(double) | Head::Date(double) => match whole(double) {
-            Some(int) if int != 0 || double.is_sign_positive() => visitor.visit_i64(int),
-            _ => visitor.visit_f64(double),
+        Head::Double(double) | Head::Date(double) => match exact(double) {
+            Some(int) => visitor.visit_i64(int),
+            None => visitor.visit_f64(double),
         },
         Head::BigInt(int) => big_int(int, visitor),
         Head::RegExp { .. } => Err(de::Error::invalid_type(Unexpected::Other(head.name()), &visitor)),
         _ => visitor.visit_unit(),
     }
+}
+
+/// The integer that a number is; -0 is none.
+fn exact(double: f64) -> Option<i64> {
+    whole(double).filter(|int| *int != 0 || double.is_sign_positive())
 }
 
 /// In the narrowest of the types that hold it, for visitors that know not all of them.
