@@ -374,7 +374,10 @@ fn what_the_peer_has_not_read_can_be_taken_back_and_messages_between_go_again() 
     end.send(b"\"plain\"").unwrap();
     let third = end.send_handle(b"3", HandleKind::Native, None, 3).unwrap();
     let unread: String = written(&mut end).into_iter().skip(1).map(|(frame, _)| frame).collect();
-    assert_eq!(end.take_back(unread.as_bytes()).unwrap(), [(second, 2), (third, 3)]);
+    assert_eq!(
+        end.take_back(unread.as_bytes(), |_| true).unwrap(),
+        [(second, 2), (third, 3)]
+    );
     assert_eq!(written(&mut end), [("\"plain\"\n".into(), None)]);
     end.receive(ACK, []).unwrap();
     assert_eq!(
@@ -382,7 +385,38 @@ fn what_the_peer_has_not_read_can_be_taken_back_and_messages_between_go_again() 
         [Event::Acked(read, 1)],
         "the one that was read is still the peer's"
     );
-    assert!(end.take_back(b"{\"cut").is_err());
+    assert!(end.take_back(b"{\"cut", |_| true).is_err());
+}
+
+#[test]
+fn what_nobody_wants_back_is_sent_again_in_its_place() {
+    let mut end = end(Dialect::Pipelined);
+    let first = end.send_handle(b"1", HandleKind::Native, None, 1).unwrap();
+    let second = end.send_handle(b"2", HandleKind::Native, None, 2).unwrap();
+    end.send(b"3").unwrap();
+    let unread: String = written(&mut end).into_iter().map(|(frame, _)| frame).collect();
+    let taken = end.take_back(unread.as_bytes(), |handle| *handle == 2).unwrap();
+    assert_eq!(taken, [(second, 2)]);
+    assert_eq!(written(&mut end), [(NATIVE.into(), Some(1)), ("3\n".into(), None)]);
+    end.receive(ACK, []).unwrap();
+    assert_eq!(events(&mut end), [Event::Acked(first, 1)]);
+    assert_eq!(end.queued(), 0);
+}
+
+#[test]
+fn of_equal_handle_messages_those_that_were_written_last_are_unread() {
+    let mut end = end(Dialect::Pipelined);
+    let [read, unread, unwritten] = [1, 2, 3].map(|n| {
+        let id = end.send_handle(b"1", HandleKind::Native, None, n).unwrap();
+        if n < 3 {
+            assert_eq!(written(&mut end), [(NATIVE.into(), Some(n))]);
+        }
+        id
+    });
+    assert_eq!(end.take_back(NATIVE.as_bytes(), |_| true).unwrap(), [(unread, 2)]);
+    assert_eq!(written(&mut end), [(NATIVE.into(), Some(3))]);
+    end.receive(&[ACK, ACK].concat(), []).unwrap();
+    assert_eq!(events(&mut end), [Event::Acked(read, 1), Event::Acked(unwritten, 3)]);
 }
 
 /// Found by fuzzing: they came after the end.
@@ -406,7 +440,7 @@ fn bytes_that_end_in_a_frame_take_nothing_back_and_the_end_tells_of_every_handle
     let first = end.send_handle(b"1", HandleKind::Native, None, 1).unwrap();
     let second = end.send_handle(b"2", HandleKind::Native, None, 2).unwrap();
     let unread: String = written(&mut end).into_iter().map(|(frame, _)| frame).collect();
-    assert!(end.take_back(&unread.as_bytes()[..unread.len() - 1]).is_err());
+    assert!(end.take_back(&unread.as_bytes()[..unread.len() - 1], |_| true).is_err());
     end.end();
     assert_eq!(
         events(&mut end),

@@ -298,10 +298,10 @@ impl Channel {
         self.shared.wake.notify_one();
     }
 
-    /// Takes back handles that the peer has not read, given the bytes that were taken out of its socket; `None` if the
-    /// bytes are not whole frames.
-    pub(crate) fn take_back(&self, bytes: &[u8]) -> Option<Vec<Handle>> {
-        let taken = self.woken(|endpoint| endpoint.take_back(bytes)).ok()?;
+    /// Takes back those handles that are `wanted` and that the peer has not read, given the bytes that were taken out of
+    /// its socket; `None` if the bytes are not whole frames.
+    pub(crate) fn take_back(&self, bytes: &[u8], wanted: impl Fn(&Handle) -> bool) -> Option<Vec<Handle>> {
+        let taken = self.woken(|endpoint| endpoint.take_back(bytes, wanted)).ok()?;
         Some(taken.into_iter().map(|(_, handle)| handle).collect())
     }
 

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Dialect, Endpoint, HandleId, Handles, Held, InFlight, MAX_DESCRIPTORS, SendError, State};
+use super::{Chunk, Dialect, Endpoint, HandleId, Handles, Held, InFlight, MAX_DESCRIPTORS, SendError, State};
 use crate::frame::{FrameError, FrameReader, Serialization, write_frame};
 use crate::message::{Cargo, HandleBody, HandleEnvelope, HandleKind, handle_frame, write_internal};
 
@@ -137,32 +137,43 @@ impl<H> Endpoint<H> {
 
     /// Undoes the sending of what the peer has not read: `bytes` are what was taken back out of its socket, whole frames.
     ///
-    /// Handles among them come back, oldest first, and are forgotten here. Plain messages are sent again.
+    /// Handles among them that are `wanted` come back, oldest first, and are forgotten here. All else is sent again.
     ///
     /// # Errors
     /// The bytes do not begin and end with a frame: the peer has read part of one, and its channel has a hole now. End
     /// the channel; nothing was taken back, so that its end tells of every handle.
-    pub fn take_back(&mut self, bytes: &[u8]) -> Result<Vec<(HandleId, H)>, FrameError> {
+    pub fn take_back(&mut self, bytes: &[u8], wanted: impl Fn(&H) -> bool) -> Result<Vec<(HandleId, H)>, FrameError> {
         let serialization = self.config.serialization;
         let mut reader = FrameReader::new(serialization, usize::MAX);
         reader.push(bytes);
-        let mut bodies = Vec::new();
+        let mut unread = Vec::new();
         while let Some(body) = reader.next_frame()? {
-            bodies.push(body);
+            unread.push((body, None));
         }
         if reader.is_mid_frame() {
             return Err(FrameError::Cut);
         }
-        let mut taken = Vec::new();
-        for body in bodies {
+        // A peer reads in order: of equal frames that were written, the newest are unread.
+        let waiting = self.out.iter().filter(|chunk| matches!(chunk, Chunk::Handle(..)));
+        let mut before = self.in_flight.len().saturating_sub(waiting.count());
+        for (body, found) in unread.iter_mut().rev() {
             let same = |(_, sent): &(HandleId, InFlight<H>)| body_of(serialization, &sent.frame) == body;
-            match self.in_flight.iter().position(same) {
-                Some(at) => match self.in_flight.remove(at).map(|(id, sent)| (id, sent.handles)) {
-                    Some((id, Handles::One(handle))) => taken.push((id, handle)),
-                    Some((id, handles)) => self.events.push_back(handles.lost(id)),
-                    None => {}
-                },
-                None => self.append(|out| write_frame(serialization, &body, out)),
+            *found = self.in_flight.range(..before).rposition(same);
+            before = found.unwrap_or(before);
+        }
+        let (mut taken, mut removed) = (Vec::new(), 0);
+        for (body, found) in unread {
+            let Some((id, sent)) = found.and_then(|at: usize| self.in_flight.remove(at - removed)) else {
+                self.append(|out| write_frame(serialization, &body, out));
+                continue;
+            };
+            removed += 1;
+            match sent.handles {
+                Handles::One(handle) if wanted(&handle) => taken.push((id, handle)),
+                handles => {
+                    self.queued += sent.frame.len();
+                    self.append_handle(id, InFlight { handles, ..sent });
+                }
             }
         }
         self.release_held();

@@ -25,7 +25,8 @@ impl Primary {
         if bytes.is_empty() {
             return;
         }
-        let Some(handles) = channel.take_back(&bytes) else {
+        // Handles that the host program sent are no offers: they go to this worker again.
+        let Some(handles) = channel.take_back(&bytes, |handle| self.conn_of(handle).is_some()) else {
             // The worker has half of a frame and we have the other: it cannot be mended.
             return channel.abort(None);
         };
