@@ -112,6 +112,24 @@ mod tests {
         );
     }
 
+    /// Found by fuzzing: without its feature `float_roundtrip`, serde_json takes a neighbour of some numbers.
+    #[test]
+    fn numbers_are_the_ones_that_javascript_means() {
+        let parse = |text: &str| super::parse::<f64>(text.as_bytes()).unwrap();
+        assert_eq!(parse("240E22").to_bits(), 2.4e24_f64.to_bits());
+        // Every few of them, over all sizes, as JavaScript prints them: in the fewest digits that mean just this one.
+        let mut bits = 1_u64;
+        for _ in 0..20_000 {
+            bits = bits
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let double = f64::from_bits(bits);
+            if double.is_finite() {
+                assert_eq!(parse(&format!("{double:e}")).to_bits(), bits, "{double:e}");
+            }
+        }
+    }
+
     #[test]
     fn a_lone_surrogate_is_an_error_or_a_replacement_but_never_the_end() {
         let text = br#"["\ud800","a\udc00b","\ud83d\ude00","\\ud800","\ud800\ud83d\ude00"]"#;
