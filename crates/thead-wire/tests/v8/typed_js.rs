@@ -124,3 +124,18 @@ fn text_and_bytes_are_borrowed() {
     let odd = made(|b| b.view(ViewKind::Float64Array, vec![0; 16]));
     assert_eq!(read_as::<&[u8]>(&odd).unwrap().len(), 16, "whatever its alignment");
 }
+
+#[test]
+fn the_class_of_an_error_is_found_wherever_it_stands() {
+    for payload in [
+        &b"\xff\x0frRm\"\x01q."[..],
+        b"\xff\x0frm\"\x01qR.",
+        b"\xff\x0frc\"\x012m\"\x01qR.",
+    ] {
+        let error: js::Error<String> = read_as(payload).unwrap();
+        assert_eq!(
+            (error.kind, error.message.as_deref()),
+            (ErrorKind::RangeError, Some("q"))
+        );
+    }
+}

@@ -126,7 +126,7 @@ pub(super) struct Entries<'a, 'de> {
     at: usize,
     /// Whose value comes next, if it is a property's.
     name: Option<Name<'de>>,
-    /// The name of an error's class, until it has been given.
+    /// The name of an error's class, which comes last: it may stand anywhere.
     class: Option<&'static str>,
     ended: bool,
 }
@@ -139,10 +139,7 @@ impl<'a, 'de> Entries<'a, 'de> {
             skip_undefined,
             at: 0,
             name: None,
-            class: match part {
-                Part::Error(kind) => Some(kind.name()),
-                _ => None,
-            },
+            class: None,
             ended: false,
         }
     }
@@ -163,9 +160,6 @@ impl<'de> MapAccess<'de> for &mut Entries<'_, 'de> {
     type Error = DecodeError;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, DecodeError> {
-        if self.class.is_some() {
-            return seed.deserialize(BorrowedStrDeserializer::new("name")).map(Some);
-        }
         if self.ended {
             return Ok(None);
         }
@@ -181,7 +175,11 @@ impl<'de> MapAccess<'de> for &mut Entries<'_, 'de> {
                 }
                 Next::End => {
                     self.ended = true;
-                    return Ok(None);
+                    let Part::Error(kind) = self.frame.part() else {
+                        return Ok(None);
+                    };
+                    self.class = Some(kind.name());
+                    return seed.deserialize(BorrowedStrDeserializer::new("name")).map(Some);
                 }
                 Next::Value | Next::Hole => {
                     let at = self.at;

@@ -106,6 +106,7 @@ pub(super) enum Part {
     },
     Map,
     Set,
+    /// Of the class that was found so far.
     Error(ErrorKind),
 }
 
@@ -315,10 +316,7 @@ impl<'de> Cursor<'de> {
             }
             b'r' => {
                 self.open(at, depth)?;
-                let from = self.input.at;
-                let kind = self.class();
-                self.input.at = from;
-                part(Part::Error(kind))
+                part(Part::Error(ErrorKind::Error))
             }
             b'\\' => {
                 let kind = self.input.varint();
@@ -355,19 +353,6 @@ impl<'de> Cursor<'de> {
             }
             _ => self.leaf(tag).map(Some),
         }
-    }
-
-    /// The class of the error that begins here. V8 writes it first; behind strings it is found too, behind a cause not.
-    fn class(&mut self) -> ErrorKind {
-        let mut class = ErrorKind::Error;
-        while let Ok(field) = self.input.byte() {
-            match ErrorKind::from_tag(field) {
-                Some(kind) => class = kind,
-                None if matches!(field, b'm' | b's') && self.input.string().is_ok() => {}
-                None => break,
-            }
-        }
-        class
     }
 
     /// A value that has no parts and is no buffer.
@@ -556,9 +541,11 @@ impl Frame {
                         b's' => Next::Property(Name::Field("stack")),
                         b'c' => Next::Property(Name::Field("cause")),
                         b'.' => Next::End,
-                        // The class was told already.
-                        other if ErrorKind::from_tag(other).is_some() => continue,
-                        other => return Err(cursor.fault(Fault::ErrorField(other))),
+                        other => {
+                            let kind = ErrorKind::from_tag(other);
+                            self.part = Part::Error(kind.ok_or_else(|| cursor.fault(Fault::ErrorField(other)))?);
+                            continue;
+                        }
                     });
                 }
             }
