@@ -37,7 +37,8 @@ mod cursor;
 /// - An error object is read as a map with `name`, `message`, `stack` and `cause`.
 /// - An object that is used twice is read twice; one that contains itself is an error.
 ///
-/// What follows the value is ignored, as Node does.
+/// Types recurse, so that depth is limited to 256, whatever `limits` allow; what a type ignores is not. What follows the
+/// value is ignored, as Node does.
 ///
 /// # Errors
 ///

@@ -35,7 +35,8 @@ mod compound;
 /// | map with other keys | `Map` |
 /// | enum | as `serde_json` has it: `"Unit"`, `{ Newtype: value }`, `{ Tuple: [..] }`, `{ Struct: {..} }` |
 ///
-/// For JavaScript's other types see [`js`].
+/// For JavaScript's other types see [`js`]. The bytes are those that Node would write, but for names that are array
+/// indexes: they stand where they came, and JavaScript sorts them. Depth is limited to 256, because types recurse.
 ///
 /// # Errors
 ///
