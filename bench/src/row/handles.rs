@@ -1,14 +1,14 @@
 //! Handles to a Node child, as fast as it takes them.
 
 use std::net::{TcpListener, TcpStream};
-use std::process::Command;
 use std::time::Instant;
 
 use serde::Deserialize;
 use thead::channel::Handle;
 use thead::wire::HandleKind;
-use thead::{ChildEvent, Runtime};
+use thead::{ChildEvent, Command, Runtime};
 
+use super::messages::ECHO;
 use crate::report::{Bound, Line, Table, Target};
 use crate::{Extent, Failure, host};
 
@@ -35,7 +35,7 @@ impl Timed {
 
     /// Runs a script of the peers' and reads what it prints.
     pub(crate) fn of_script(node: &str, script: &str, arguments: &[&str]) -> Result<Self, Failure> {
-        let output = Command::new(host::runtime(node))
+        let output = std::process::Command::new(host::runtime(node))
             .arg(host::script(script))
             .args(arguments)
             .stderr(std::process::Stdio::inherit())
@@ -85,7 +85,79 @@ pub(crate) fn measure(extent: Extent) -> Result<Vec<Table>, Failure> {
         pairs: &[("node22", "thead → Node 22", "Node 22 → Node 22")],
         targets: Vec::new(),
     };
-    Ok(vec![try_out(native, extent)?, try_out(socket, extent)?])
+    Ok(vec![
+        try_out(native, extent)?,
+        try_out(socket, extent)?,
+        between_rust(extent)?,
+    ])
+}
+
+const DESCRIPTORS: usize = 1_000_000;
+/// How many go with one message, and what the line is called.
+const TOGETHER: [(usize, &str); 3] = [(1, "1 in a message"), (16, "16 in a message"), (64, "64 in a message")];
+
+fn between_rust(extent: Extent) -> Result<Table, Failure> {
+    let count = DESCRIPTORS / extent.divisor;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut lines = TOGETHER.map(|(_, who)| Line::new(who));
+    for _ in 0..extent.rounds {
+        for (line, (together, _)) in lines.iter_mut().zip(TOGETHER) {
+            // One at a time takes longer, and tells as much.
+            let count = if together == 1 { count / 10 } else { count };
+            line.samples
+                .push(runtime.block_on(send_descriptors(count, together))?.rate());
+        }
+    }
+    Ok(Table {
+        title: "Descriptors between two Rust programs".into(),
+        how: format!(
+            "{count} descriptors of any kind (one in a message: a tenth of them), here clones of one for `/dev/null`, to a child \
+             that closes them, until the child has answered a message behind them. Each message is acknowledged."
+        ),
+        unit: "descriptors/s",
+        lines: lines.into(),
+        base: TOGETHER[0].1,
+        targets: vec![Target {
+            who: TOGETHER[2].1,
+            over: None,
+            bound: Bound::AtLeast(1e6),
+        }],
+    })
+}
+
+async fn send_descriptors(count: usize, together: usize) -> Result<Timed, Failure> {
+    let file = Handle::from(std::fs::File::open("/dev/null")?);
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg(ECHO)
+        .channel(thead::Serialization::Json)
+        .spawn()?;
+    let channel = child.channel().ok_or("a channel was asked for")?.clone();
+    answer(&mut child).await?;
+    let begun = Instant::now();
+    for sent in 0..count / together {
+        let all = vec![file.clone(); together];
+        channel
+            .post_descriptors(&Numbered { sent }, all)
+            .await
+            .map_err(|(error, _)| error)?;
+    }
+    channel.post_message(&Numbered { sent: 0 }).await?;
+    answer(&mut child).await?;
+    let timed = Timed::new(count, begun);
+    child.disconnect();
+    child.wait().await;
+    Ok(timed)
+}
+
+/// Waits for a message of the child's.
+async fn answer(child: &mut thead::Child) -> Result<(), Failure> {
+    loop {
+        match child.next().await {
+            Some(ChildEvent::Spawn) => {}
+            Some(ChildEvent::Message { .. }) => return Ok(()),
+            other => return Err(format!("the child came to {other:?}").into()),
+        }
+    }
 }
 
 fn try_out(trial: Trial, extent: Extent) -> Result<Table, Failure> {
@@ -139,7 +211,7 @@ async fn send(node: &str, kind: HandleKind, count: usize) -> Result<Timed, Failu
     socket.set_nonblocking(true)?;
     let socket = Handle::from(socket);
 
-    let command = thead::Command::fork_with(
+    let command = Command::fork_with(
         host::runtime(node),
         Runtime::Node,
         &[],

@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use command_fds::{CommandFdExt, FdMapping};
 use thead::sys::message::socketpair;
 use thead::sys::pidfd;
 use thead::sys::spawn::{FdSource, SpawnSpec};
@@ -32,9 +33,11 @@ const PARENTS: [(&str, usize, usize); 3] = [
     ("1 GiB", 1024, 0),
     ("1 GiB, 10 000 files open", 1024, 10_000),
 ];
-const METHODS: [(&str, &str); 4] = [
+const METHODS: [(&str, &str); 6] = [
     ("thead", "thead, with a channel"),
     ("command", "std::process::Command"),
+    ("tokio", "tokio::process::Command"),
+    ("command-fds", "command-fds, one descriptor"),
     ("pre-exec", "std::process::Command, with pre_exec"),
     ("node", "Node, with a channel"),
 ];
@@ -116,6 +119,7 @@ pub(crate) fn probe() -> Result<(), Failure> {
     let null = File::open("/dev/null")?;
     let open = (0..files).map(|_| null.try_clone()).collect::<Result<Vec<_>, _>>()?;
 
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut taken = Taken::new();
     let mut add = |name: &str, time: Duration| {
         taken.entry(name.to_owned()).or_default().push(time.as_secs_f64() * 1e6);
@@ -123,8 +127,10 @@ pub(crate) fn probe() -> Result<(), Failure> {
     for run in 0..runs {
         add("thead", with_thead()?);
         add("command", with_command(&mut Command::new(PROGRAM))?);
+        add("tokio", with_tokio(&runtime)?);
         if run % SELDOM == 0 {
             add("pre-exec", with_command(with_pre_exec(&mut Command::new(PROGRAM)))?);
+            add("command-fds", with_command_fds(&null)?);
         }
     }
     println!("{}", serde_json::to_string(&taken)?);
@@ -160,6 +166,31 @@ fn with_command(command: &mut Command) -> Result<Duration, Failure> {
     } else {
         Err(format!("{PROGRAM} failed").into())
     }
+}
+
+fn with_tokio(runtime: &tokio::runtime::Runtime) -> Result<Duration, Failure> {
+    let mut command = tokio::process::Command::new(PROGRAM);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    runtime.block_on(async {
+        let begun = Instant::now();
+        let mut child = command.spawn()?;
+        let taken = begun.elapsed();
+        if child.wait().await?.success() {
+            Ok(taken)
+        } else {
+            Err(format!("{PROGRAM} failed").into())
+        }
+    })
+}
+
+fn with_command_fds(file: &File) -> Result<Duration, Failure> {
+    let mut command = Command::new(PROGRAM);
+    let mapping = FdMapping {
+        parent_fd: file.try_clone()?.into(),
+        child_fd: 3,
+    };
+    command.fd_mappings(vec![mapping])?;
+    with_command(&mut command)
 }
 
 fn with_pre_exec(command: &mut Command) -> &mut Command {
