@@ -238,7 +238,7 @@ const HEAD: &str = "\
 Written by `bench/run`; do not edit. Run it again to see how it is where you are:
 
 ```sh
-bench/run                       # everything, about ten minutes; writes this file
+bench/run                       # everything, about twenty minutes; writes this file
 bench/run connections --quick   # one row, in a minute; writes nothing
 ```
 

@@ -72,7 +72,7 @@ pub(crate) fn measure(extent: Extent) -> Result<Vec<Table>, Failure> {
         for load in LOADS {
             let least = if load.bytes > 1 << 20 { 3 } else { 200 };
             let total = (load.total / extent.divisor).max(load.total.min(least));
-            tables.push(table(serialization, Load { total, ..load }, extent.rounds)?);
+            tables.push(table(serialization, Load { total, ..load }, extent.rounds.min(5))?);
         }
     }
     Ok(tables)

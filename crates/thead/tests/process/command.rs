@@ -146,6 +146,27 @@ fn a_tree_is_killed_with_its_branches_whoever_their_parent_is() {
     });
 }
 
+#[test]
+fn nothing_escapes_from_a_control_group() {
+    test(async || {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        // A session and a group of its own, and a parent that has ended: only the control group knows it.
+        let time = 3_000_000 + std::process::id();
+        let escapes = format!("setsid sh -c 'setsid sleep {time} & exec true'; echo escaped; wait");
+        let dir = tempfile::tempdir().unwrap();
+        // A mount of this test's own, which ends with its processes.
+        let line = "mount -t cgroup2 none \"$1\" && exec \"$2\" \"$1\" sh -c \"$3\"";
+        let contain = Command::new("unshare")
+            .args(["-m", "sh", "-c", line, "sh"])
+            .arg(dir.path());
+        let output = contain.arg(example("contain")).arg(escapes).output().await.unwrap();
+        assert_eq!(output.text(), "escaped\n");
+        gone(&format!("sleep {time}")).await;
+    });
+}
+
 /// Waits until no process has that command line.
 async fn gone(line: &str) {
     let line = format!("{}\0", line.replace(' ', "\0"));
