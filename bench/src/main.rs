@@ -63,7 +63,7 @@ struct Extent {
 }
 
 const FULL: Extent = Extent {
-    rounds: 7,
+    rounds: 5,
     seconds: 4,
     divisor: 1,
 };

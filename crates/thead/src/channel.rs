@@ -148,6 +148,9 @@ impl Channel {
     ///
     /// Done means handed over to the kernel's care or queued for it, not received.
     ///
+    /// Not in the loop that takes the peer's messages, if the peer answers each: when both ends wait for room, neither reads.
+    /// There [`send`](Self::send) belongs, or a task of its own.
+    ///
     /// # Errors
     /// [`SendError::Closed`] if the channel has ended or ends while this waits; [`SendError::Bad`] if the message
     /// cannot be written.
