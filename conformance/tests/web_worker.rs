@@ -137,6 +137,21 @@ fn values_arrive_whole(runtime: Runtime) {
     });
 }
 
+fn deep_and_circular_values_arrive_too(runtime: Runtime) {
+    let text = "const self = {}; self.self = self; postMessage(self);
+        let deep = 1; for (let n = 0; n < 900; n++) deep = [deep]; postMessage(deep);
+        process.send({ not: 'posted' })";
+    run(async {
+        let script = Script::new("w.js", text);
+        let mut worker = script.start(runtime);
+        let circle = message(&mut worker).await.value().unwrap();
+        assert_eq!(circle.get("self").unwrap().id(), circle.root().id());
+        assert!(message(&mut worker).await.value().unwrap().root().as_array().is_some());
+        assert!(matches!(worker.next().await, Some(WorkerEvent::MessageError(_))));
+        worker.terminate().await;
+    });
+}
+
 fn a_transferred_buffer_is_gone_where_it_was(runtime: Runtime) {
     let text = "const bytes = new Uint8Array([7, 8]); postMessage(bytes, [bytes.buffer]); postMessage(bytes.length);
         try { postMessage(() => {}) } catch (error) { postMessage(error.name) }";
@@ -346,6 +361,7 @@ fn a_thread_that_posts_without_end_is_held_up_and_can_be_terminated() {
 on!([node18 Node18, node22 Node22, node26 Node26]: messages_go_both_ways,
     the_scope_is_a_browsers,
     values_arrive_whole,
+    deep_and_circular_values_arrive_too,
     a_transferred_buffer_is_gone_where_it_was,
     an_exception_is_told_and_the_worker_lives_on,
     an_exception_can_be_handled_in_the_worker,

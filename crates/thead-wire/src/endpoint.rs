@@ -32,6 +32,16 @@ struct InFlight<H> {
     sent: u8,
 }
 
+impl<H> InFlight<H> {
+    fn first(handles: Handles<H>, frame: Bytes) -> Self {
+        Self {
+            handles,
+            frame,
+            sent: 1,
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Held<H> {
     Plain(BytesMut),
@@ -398,14 +408,7 @@ impl<H> Endpoint<H> {
                     self.append(|out| out.extend_from_slice(&frame));
                 }
                 Some(Held::Handle(id, frame, handles)) => {
-                    self.append_handle(
-                        id,
-                        InFlight {
-                            handles,
-                            frame,
-                            sent: 1,
-                        },
-                    );
+                    self.append_handle(id, InFlight::first(handles, frame));
                 }
             }
         }

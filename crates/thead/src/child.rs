@@ -13,7 +13,7 @@ use crate::channel::{Channel, Fault, Handle, Message, ReceivedHandle, SendError}
 use crate::stdio::{ChildOutput, ChildStdin, ChildStream};
 use crate::sys::pidfd::{self, ExitStatus};
 use crate::sys::tree::Tree;
-use crate::watch::{Report, Reported};
+use crate::watch::{Report, Reported, told};
 
 /// Something that happened to a child, in the order in which Node would emit it:
 /// `Spawn`, then messages, then `Disconnect`, then `Exit`, then `Close`.
@@ -92,7 +92,6 @@ pub struct Child {
     exited: watch::Receiver<Option<ExitStatus>>,
     /// Ends when every output stream has ended or was dropped.
     open: Option<mpsc::Receiver<()>>,
-    told: Option<ExitStatus>,
     spawned: bool,
     killed: AtomicBool,
     kill_on_drop: bool,
@@ -128,7 +127,6 @@ impl Child {
             reports: born.reports,
             exited: born.exited,
             open: Some(open),
-            told: None,
             spawned: false,
             killed: AtomicBool::new(false),
             kill_on_drop: born.kill_on_drop,
@@ -181,7 +179,7 @@ impl Child {
                 if let Some(open) = &mut self.open {
                     open.recv().await;
                     self.open = None;
-                    return self.told.map(ChildEvent::Close);
+                    return self.exit_status().map(ChildEvent::Close);
                 }
                 return None;
             };
@@ -198,7 +196,6 @@ impl Child {
                 }
                 Report::Disconnected { fault, unsent } => ChildEvent::Disconnect { fault, unsent },
                 Report::Exited(status) => {
-                    self.told = Some(status);
                     (self.stdin, self.stdout, self.stderr) = (None, None, None);
                     self.streams.clear();
                     ChildEvent::Exit(status)
@@ -213,15 +210,7 @@ impl Child {
     /// # Cancel safety
     /// Loses nothing.
     pub fn wait(&self) -> impl Future<Output = ExitStatus> + Send + use<> {
-        let mut exited = self.exited.clone();
-        async move {
-            let status = exited.wait_for(Option::is_some).await.ok().and_then(|status| *status);
-            // Its watcher is gone only with the runtime.
-            match status {
-                Some(status) => status,
-                None => std::future::pending().await,
-            }
-        }
+        told(self.exited.clone())
     }
 
     /// How it ended, if it has. Node: `exitCode` and `signalCode`.

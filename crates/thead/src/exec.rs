@@ -173,13 +173,7 @@ impl Command {
         let mut run = Run::new(self);
         match run.go(self).await {
             Ok(status) => Ok((status, run.into_output())),
-            Err(failure) => Err(ExecError(Box::new(Failed {
-                failure,
-                command: self.line(),
-                status: run.status,
-                killed: run.killed,
-                output: run.into_output(),
-            }))),
+            Err(failure) => Err(self.error(failure, run.status, run.killed, run.into_output())),
         }
     }
 
@@ -201,7 +195,7 @@ impl Command {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             match runtime {
                 Ok(runtime) => runtime.block_on(self.run()),
-                Err(error) => Err(self.error(SpawnError::Stream(error).into(), None, Output::default())),
+                Err(error) => Err(self.error(SpawnError::Stream(error).into(), None, false, Output::default())),
             }
         };
         // A runtime cannot be entered from within another one, so this one has a thread of its own.
@@ -212,15 +206,15 @@ impl Command {
         if status.success() {
             return Ok(output);
         }
-        Err(self.error(Failure::Exit(status), Some(status), output))
+        Err(self.error(Failure::Exit(status), Some(status), false, output))
     }
 
-    fn error(&self, failure: Failure, status: Option<ExitStatus>, output: Output) -> ExecError {
+    fn error(&self, failure: Failure, status: Option<ExitStatus>, killed: bool, output: Output) -> ExecError {
         ExecError(Box::new(Failed {
             failure,
             command: self.line(),
             status,
-            killed: false,
+            killed,
             output,
         }))
     }

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use crate::channel::{Channel, Fault, Handle, Message, PATIENCE, Port, ReceivedHandle, SendError};
 use crate::sys::inherit;
 use crate::sys::reclaim::SocketId;
+use crate::watch::{ROOM, cost_of};
 use crate::worker::member::{Member, Membership, Request};
 
 /// Why what the environment says about a parent cannot be used.
@@ -269,11 +270,6 @@ fn open() -> Result<Option<Opened>, ParentError> {
     }))
 }
 
-/// What events may take up, in bytes, while nobody has asked for them; one larger message may be there alone. As for a child.
-const ROOM: u32 = 256 << 10;
-/// What each takes up besides its message, in bytes.
-const EVENT: usize = 4 << 10;
-
 /// An event on its way to its owner; its room is given back when it is taken.
 #[derive(Debug)]
 struct Waiting {
@@ -393,7 +389,7 @@ fn cost(event: &ParentEvent) -> u32 {
         ParentEvent::BadMessage(_) | ParentEvent::Leave => 0,
         ParentEvent::HandleLost(_) | ParentEvent::Disconnect { .. } => return 0,
     };
-    u32::try_from(EVENT + bytes).map_or(ROOM, |cost| cost.min(ROOM))
+    cost_of(bytes)
 }
 
 /// Waits until there is room for the event, or nobody left who would take it; for ever if there is none.

@@ -43,7 +43,7 @@ pub(crate) struct Ends {
     /// Close-on-exec and blocking, as programs expect.
     theirs: Option<OwnedFd>,
     /// Close-on-exec and non-blocking.
-    pub(crate) ours: Option<OwnedFd>,
+    ours: Option<OwnedFd>,
 }
 
 impl Ends {
@@ -59,6 +59,11 @@ impl Ends {
             theirs,
             ours,
         })
+    }
+
+    /// What is left to us, with the child's number.
+    pub(crate) fn into_ours(self) -> Option<(i32, OwnedFd)> {
+        Some((self.number, self.ours?))
     }
 
     /// What the child gets.

@@ -53,7 +53,7 @@ impl Report {
             Self::Bad(_) => 0,
             Self::Lost(_) | Self::Aborted | Self::Disconnected { .. } | Self::Exited(_) => return 0,
         };
-        u32::try_from(REPORT + bytes).map_or(ROOM, |cost| cost.min(ROOM))
+        cost_of(bytes)
     }
 }
 
@@ -69,9 +69,14 @@ pub(crate) struct Reported<T> {
 /// What the messages of one child may take up, in bytes, while its owner has not taken them; one larger message may be
 /// there alone. When that is full its channel is not read any more, and its `send` returns false after some more. Each
 /// child has its own, so one that floods its owner does not get in the way of others.
-const ROOM: u32 = 256 << 10;
+pub(crate) const ROOM: u32 = 256 << 10;
 /// What each report takes up besides its message, in bytes. So 64 small ones may wait, and others' wait behind so many.
 const REPORT: usize = 4 << 10;
+
+/// What a message of so many bytes takes of [`ROOM`].
+pub(crate) fn cost_of(bytes: usize) -> u32 {
+    u32::try_from(REPORT + bytes).map_or(ROOM, |cost| cost.min(ROOM))
+}
 
 /// What is done for a child besides watching it.
 pub(crate) struct Care {
@@ -295,6 +300,14 @@ fn leave(pidfd: Arc<OwnedFd>) {
 pub(crate) fn collect_left() {
     let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
     left.retain(|pidfd| matches!(pidfd::try_wait(&**pidfd), Ok(None)));
+}
+
+/// Waits until it is told how a process ended; for ever if that cannot be any more, for its runtime has ended.
+pub(crate) async fn told(mut exited: watch::Receiver<Option<ExitStatus>>) -> ExitStatus {
+    match exited.wait_for(Option::is_some).await.ok().and_then(|status| *status) {
+        Some(status) => status,
+        None => std::future::pending().await,
+    }
 }
 
 async fn aborted(signal: &mut Option<AbortSignal>) {

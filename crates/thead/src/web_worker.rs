@@ -350,13 +350,7 @@ impl Worker {
             }
             let mut callbacks = self.shared.callbacks();
             match self.events.try_recv() {
-                Ok(event) => {
-                    drop(callbacks);
-                    match event {
-                        WorkerEvent::Message(message) => callback(message),
-                        other => self.kept.push_back(other),
-                    }
-                }
+                Ok(event) => self.kept.push_back(event),
                 Err(_) => {
                     callbacks.message = Some(Box::new(callback));
                     callbacks.pushed = true;

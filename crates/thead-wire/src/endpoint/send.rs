@@ -112,14 +112,7 @@ impl<H> Endpoint<H> {
         self.next_handle += 1;
         self.queued += frame.len();
         if self.held.is_empty() && self.may_send(handles.as_slice().len()) {
-            self.append_handle(
-                id,
-                InFlight {
-                    handles,
-                    frame,
-                    sent: 1,
-                },
-            );
+            self.append_handle(id, InFlight::first(handles, frame));
         } else {
             self.held.push_back(Held::Handle(id, frame, handles));
         }

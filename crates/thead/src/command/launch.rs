@@ -119,7 +119,7 @@ impl Command {
         spec.cgroups.extend(cgroup.as_ref().map(AsFd::as_fd));
 
         let streams = self.stdio.iter().map(|(number, stdio)| Ends::make(*number, stdio));
-        let mut streams = streams.collect::<io::Result<Vec<_>>>()?;
+        let streams = streams.collect::<io::Result<Vec<_>>>()?;
         spec.fds.extend(streams.iter().map(Ends::source));
 
         let mut made = None;
@@ -154,13 +154,11 @@ impl Command {
             await_report(&report, &pidfd)?;
         }
         drop(spec);
-        let streams = streams.iter_mut().enumerate();
-        let streams = streams.filter_map(|(at, ends)| Some((*self.stdio.keys().nth(at)?, ends.ours.take()?)));
         Ok(Launched {
             pid: pid.unsigned_abs(),
             pidfd: Arc::new(pidfd),
             channel: made,
-            streams: streams.collect(),
+            streams: streams.into_iter().filter_map(Ends::into_ours).collect(),
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thead_wire::HandleKind;
 use thead_wire::message::BadMessage;
 use tokio::sync::{mpsc, watch};
@@ -13,6 +13,7 @@ use crate::child::{Child, ChildEvent};
 use crate::command::{Command, SpawnError};
 use crate::sys::pidfd::ExitStatus;
 use crate::sys::tree::Tree;
+use crate::watch::told;
 
 #[derive(Debug)]
 pub(super) struct Process {
@@ -59,13 +60,7 @@ impl Process {
     }
 
     pub(super) async fn wait(&self) -> ExitStatus {
-        let mut exited = self.exited.clone();
-        let status = exited.wait_for(Option::is_some).await.ok().and_then(|status| *status);
-        match status {
-            Some(status) => status,
-            // Its runtime has ended.
-            None => std::future::pending().await,
-        }
+        told(self.exited.clone()).await
     }
 }
 
@@ -103,7 +98,14 @@ async fn run(mut child: Child, shared: Arc<Shared>, events: mpsc::Sender<WorkerE
     }
 }
 
-/// What an envelope is of.
+/// What an envelope is of; its data is passed over.
+#[derive(Deserialize)]
+struct Head {
+    r#type: Kind,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
 enum Kind {
     Message,
     Error,
@@ -111,15 +113,9 @@ enum Kind {
 }
 
 fn read(message: &Message) -> Result<Kind, BadMessage> {
-    let value = message.value()?;
-    let kind = value.get("type").and_then(|kind| kind.as_str());
-    match kind.as_deref() {
-        Some("message") => Ok(Kind::Message),
-        Some("error") => Ok(Kind::Error),
-        Some("close") => Ok(Kind::Close),
-        _ => Err(BadMessage::new(
-            "not what a worker sends: process.send() beside postMessage()?",
-            message.raw(),
-        )),
-    }
+    let head = message.parse::<Head>().map_err(|error| {
+        let reason = format!("not what a worker sends (process.send() beside postMessage()?): {error}");
+        BadMessage::new(reason, message.raw())
+    })?;
+    Ok(head.r#type)
 }

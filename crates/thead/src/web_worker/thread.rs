@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::{Envelope, ErrorEvent, Shared, WorkerEvent, WorkerMessage};
 use crate::channel::{Handle, Message, SendError, encode};
 use crate::sys::pidfd::ExitStatus;
+use crate::watch::told;
 
 /// Messages that may wait, each way.
 const ROOM: usize = 256;
@@ -161,9 +162,7 @@ impl Thread {
     }
 
     pub(super) async fn wait(&self) -> ExitStatus {
-        let mut exited = self.exited.clone();
-        let status = exited.wait_for(Option::is_some).await.ok().and_then(|status| *status);
-        status.unwrap_or(PANICKED)
+        told(self.exited.clone()).await
     }
 }
 
