@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+#[expect(dead_code, reason = "its readers and the processes that obey it follow")]
+mod config;
 mod demo;
 mod orphans;
 mod program;
