@@ -9,6 +9,7 @@ use thead_core::cluster::ListenAddress;
 use thead_core::id::WorkerId;
 use thead_core::service::{Action, ConfigError, Event, Input, Outcome};
 use thead_core::worker::Exit;
+pub use thead_core::worker::View;
 use thead_wire::endpoint::ReceivedHandle;
 use thead_wire::message::BadMessage;
 use tokio::sync::mpsc;
@@ -267,6 +268,11 @@ impl Service {
     /// Whether a process that is not collected yet is one of its workers.
     pub fn owns(&self, pid: u32) -> bool {
         self.primary.owns(pid)
+    }
+
+    /// All living workers, and those about to live, oldest first.
+    pub fn workers(&self) -> impl Iterator<Item = View> {
+        self.machine.workers()
     }
 
     /// The last lines that a worker printed, oldest first, also of one that died lately. Empty without
