@@ -17,6 +17,7 @@ mod program;
 mod report;
 mod role;
 mod run;
+mod setup;
 mod told;
 mod verbs;
 
@@ -61,6 +62,15 @@ enum Verb {
     Plan(verbs::ApplyArgs),
     /// Run the daemon, or end it.
     Daemon(control::DaemonArgs),
+    /// Let systemd start the daemon at boot: writes a unit, and checks it.
+    Startup(setup::StartupArgs),
+    /// Print completions for a shell.
+    Completions {
+        /// Which.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man(setup::ManArgs),
     /// A service's primary; the daemon starts it.
     #[command(hide = true)]
     Primary {
@@ -92,6 +102,9 @@ fn main() -> ExitCode {
         Verb::Apply(args) => verbs::apply(&args, false),
         Verb::Plan(args) => verbs::apply(&args, true),
         Verb::Daemon(args) => control::daemon(&args),
+        Verb::Startup(args) => setup::startup(&args),
+        Verb::Completions { shell } => setup::completions(shell),
+        Verb::Man(args) => setup::man(&args),
         Verb::Primary { .. } => primary::primary(),
         Verb::Demo(args) => demo::demo(&args),
         Verb::DemoWorker => demo::worker(),
