@@ -8,8 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 use thead::core::id::WorkerId;
-use thead::core::service::{Event, Outcome};
-use thead::core::worker::Exit;
+use thead::core::service::Outcome;
 use thead::output::Line;
 use thead::service::{Options, Service, ServiceEvent};
 use tokio::sync::{Notify, mpsc};
@@ -17,11 +16,11 @@ use tokio::time::Instant;
 
 use crate::program::Program;
 
+mod life;
 mod printer;
 mod text;
 
 use printer::{Item, Printer, Tone};
-use text::quote;
 
 /// How things are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,10 +133,10 @@ impl Reporter {
         for note in &program.notes {
             self.say(Tone::Plain, note.clone(), "note", json!({ "message": note }));
         }
-        let instances = options.life.instances;
+        let instances = options.settings.life.instances;
         let schedule = format!("{:?}", options.cluster.scheduling);
         let schedule = if schedule == "Shared" { "shared" } else { "round-robin" };
-        let preload = options.drain == thead::service::Drain::HandBack;
+        let preload = options.program.drain == thead::service::Drain::HandBack;
         let what = program
             .script
             .as_ref()
@@ -221,245 +220,6 @@ impl Reporter {
                     format!("{}: {text}", self.name),
                     "finished",
                     json!({ "outcome": outcome }),
-                );
-            }
-            _ => {}
-        }
-    }
-
-    fn life(&self, service: &Service, event: &Event, last: Option<WorkerId>) {
-        use Tone::{Bad, Good, Plain};
-        let ms = |time: &Duration| time.as_millis() as u64;
-        let say = |tone, text: String, name: &str, details: Value| self.say(tone, text, name, details);
-        match event {
-            Event::Spawned {
-                worker,
-                slot,
-                generation,
-                pid,
-            } => {
-                let _ = self.items.try_send(Item::Slot(*worker, *slot));
-                let details = json!({ "worker": worker.0, "slot": slot.0, "generation": generation.0, "pid": pid });
-                say(
-                    Plain,
-                    format!("worker {worker} is {}/{slot}, pid {pid}", self.name),
-                    "spawned",
-                    details,
-                );
-            }
-            Event::SpawnFailed { worker, slot, reason } => {
-                let details = json!({ "worker": worker.0, "slot": slot.0, "message": reason });
-                say(
-                    Bad,
-                    format!("worker {worker} could not be started: {reason}"),
-                    "spawn_failed",
-                    details,
-                );
-            }
-            Event::Ready { worker, took } => {
-                let details = json!({ "worker": worker.0, "took_ms": ms(took) });
-                say(
-                    Good,
-                    format!("worker {worker} is ready after {} ms", ms(took)),
-                    "ready",
-                    details,
-                );
-            }
-            Event::NotListening { worker, waited } => {
-                let text = format!(
-                    "worker {worker} did not listen within {waited:?} and counts as ready all the same (--ready says otherwise)"
-                );
-                say(
-                    Plain,
-                    text,
-                    "not_listening",
-                    json!({ "worker": worker.0, "waited_ms": ms(waited) }),
-                );
-            }
-            Event::Opened { worker, replaces, .. } => {
-                let details = json!({ "worker": worker.0, "replaces": replaces.map(|old| old.0) });
-                let text = match replaces {
-                    Some(old) => format!("worker {worker} takes over from worker {old}"),
-                    None => format!("worker {worker} takes part"),
-                };
-                say(Plain, text, "opened", details);
-            }
-            Event::Exited {
-                worker,
-                slot,
-                generation,
-                status,
-                expected,
-                uptime,
-            } => {
-                let (code, signal) = match status {
-                    Exit::Code(code) => (Some(*code), None),
-                    Exit::Signal { signal, .. } => (None, Some(*signal)),
-                };
-                let lines = if *expected {
-                    Vec::new()
-                } else {
-                    service.last_lines(*worker)
-                };
-                let details = json!({ "worker": worker.0, "slot": slot.0, "generation": generation.0, "code": code,
-                    "signal": signal, "expected": expected, "uptime_ms": ms(uptime), "last_lines": lines });
-                let tone = if *expected { Plain } else { Bad };
-                let text = if *expected {
-                    format!("worker {worker} is gone")
-                } else {
-                    format!("worker {worker} {status}")
-                };
-                say(tone, text, "exited", details);
-            }
-            // For people, what follows says more: its exit, at once as a rule, or that it is told to end.
-            Event::Disconnected { worker } => {
-                say(Plain, String::new(), "disconnected", json!({ "worker": worker.0 }));
-            }
-            Event::RestartScheduled {
-                worker,
-                slot,
-                failure,
-                delay,
-                restarts,
-            } => {
-                let details = json!({ "worker": worker.0, "slot": slot.0, "delay_ms": ms(delay), "restarts": restarts,
-                    "message": failure.to_string() });
-                let text = format!(
-                    "{}/{slot} is started again in {} ms (restart {restarts})",
-                    self.name,
-                    ms(delay)
-                );
-                say(Plain, text, "restart", details);
-            }
-            Event::NotRestarted { worker, slot } => {
-                let details = json!({ "worker": worker.0, "slot": slot.0 });
-                say(
-                    Plain,
-                    format!("{}/{slot} stays empty: --restart does not want it back", self.name),
-                    "not_restarted",
-                    details,
-                );
-            }
-            Event::GaveUp { slot, reason } => {
-                let lines = last.map(|worker| service.last_lines(worker)).unwrap_or_default();
-                let details = json!({ "slot": slot.0, "reason": reason.to_string(), "last_lines": lines });
-                let text = format!("{}/{slot} is given up: {reason}{}", self.name, quote(&lines));
-                say(Bad, text, "gave_up", details);
-            }
-            Event::ReloadStarted { generation } => {
-                say(
-                    Plain,
-                    format!("reload: generation {generation}"),
-                    "reload_started",
-                    json!({ "generation": generation.0 }),
-                );
-            }
-            Event::ReloadQueued => say(
-                Plain,
-                "another reload follows this one".into(),
-                "reload_queued",
-                json!({}),
-            ),
-            Event::ReloadServing { generation, took } => {
-                let details = json!({ "generation": generation.0, "took_ms": ms(took) });
-                say(
-                    Good,
-                    format!("generation {generation} serves after {} ms", ms(took)),
-                    "reload_serving",
-                    details,
-                );
-            }
-            Event::ReloadDone { generation, took } => {
-                let moved = service.handed_back();
-                let details = json!({ "generation": generation.0, "took_ms": ms(took), "handed_back": moved });
-                let text = format!(
-                    "reload done: generation {generation}, {} ms; {moved} connections moved so far",
-                    ms(took)
-                );
-                say(Good, text, "reload_done", details);
-            }
-            Event::ReloadAborted {
-                generation,
-                cause,
-                running,
-            } => {
-                let failed = match cause {
-                    thead::core::service::AbortCause::Failed { worker, .. } => Some(*worker),
-                    thead::core::service::AbortCause::Stopping => None,
-                };
-                let lines = failed.map(|worker| service.last_lines(worker)).unwrap_or_default();
-                let running: Vec<_> = running
-                    .iter()
-                    .map(|(generation, n)| json!({ "generation": generation.0, "workers": n }))
-                    .collect();
-                let details = json!({ "generation": generation.0, "reason": cause.to_string(), "last_lines": lines,
-                    "running": running });
-                let quoted = quote(&lines);
-                say(
-                    Bad,
-                    format!("reload aborted, the old workers serve on: {cause}{quoted}"),
-                    "reload_aborted",
-                    details,
-                );
-            }
-            Event::Scaled { from, to } => {
-                say(
-                    Plain,
-                    format!("{to} workers instead of {from}"),
-                    "scaled",
-                    json!({ "from": from, "to": to }),
-                );
-            }
-            Event::ScaleQueued { to } => {
-                say(
-                    Plain,
-                    format!("{to} workers after the reload"),
-                    "scale_queued",
-                    json!({ "to": to }),
-                );
-            }
-            Event::Refused { request, reason } => {
-                say(
-                    Bad,
-                    format!("refused ({request:?}): {reason}"),
-                    "refused",
-                    json!({ "reason": reason.to_string() }),
-                );
-            }
-            Event::Draining { worker, why } => {
-                let details = json!({ "worker": worker.0, "why": why.to_string() });
-                say(Plain, format!("worker {worker} drains: {why}"), "draining", details);
-            }
-            Event::Terminating { worker, why } => {
-                let details = json!({ "worker": worker.0, "why": why.to_string() });
-                say(
-                    Plain,
-                    format!("worker {worker} is told to end: {why}"),
-                    "terminating",
-                    details,
-                );
-            }
-            Event::Killing { worker, why } => {
-                let details = json!({ "worker": worker.0, "why": why.to_string() });
-                say(Bad, format!("worker {worker} is killed: {why}"), "killing", details);
-            }
-            Event::Stuck { worker } => {
-                say(
-                    Bad,
-                    format!("worker {worker} does not end"),
-                    "stuck",
-                    json!({ "worker": worker.0 }),
-                );
-            }
-            Event::Stopping => say(Plain, format!("{}: stopping", self.name), "stopping", json!({})),
-            Event::Failed { reason } => {
-                let lines = last.map(|worker| service.last_lines(worker)).unwrap_or_default();
-                let details = json!({ "reason": reason.to_string(), "last_lines": lines });
-                say(
-                    Bad,
-                    format!("{} has failed: {reason}{}", self.name, quote(&lines)),
-                    "failed",
-                    details,
                 );
             }
             _ => {}

@@ -66,6 +66,10 @@ pub(crate) struct RunArgs {
     #[arg(long, default_value_t = 1)]
     surge: usize,
 
+    /// At a reload: how many fewer workers than instances may be ready at once, after the first new one has proven itself.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    max_unavailable: usize,
+
     /// At a reload: how long the first new worker must live before it replaces an old one.
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = time)]
     soak: Duration,
@@ -254,13 +258,10 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
     let mut program = place
         .resolve(&args.words)
         .map_err(|error| (error.to_string(), error.exit_code()))?;
-    let (command, drain) = command_of(args, &mut program);
-
-    let mut options = Options::new(command);
+    let mut options = Options::new(program_of(args, &mut program));
     let channel = program.script.is_some() || args.channel;
-    options.drain = drain;
-    options.lame_duck = args.lame_duck;
-    options.life = Life {
+    options.settings.lame_duck = args.lame_duck;
+    options.settings.life = Life {
         instances: args
             .instances
             .unwrap_or_else(|| if channel { thead::sys::limit::cores() } else { 1 }),
@@ -283,6 +284,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
         reload: thead::service::Reload {
             surge: args.surge,
             soak: args.soak,
+            max_unavailable: args.max_unavailable,
         },
         stop: thead::service::Stop {
             drain: args.drain,
@@ -290,7 +292,8 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
         },
         seed: std::process::id().into(),
     };
-    options.life.validate().map_err(|error| (error.to_string(), USAGE))?;
+    let life = &options.settings.life;
+    life.validate().map_err(|error| (error.to_string(), USAGE))?;
     options.cluster.scheduling = match args.schedule {
         Some(Schedule::RoundRobin) => Scheduling::RoundRobin,
         Some(Schedule::Shared) => Scheduling::Shared,
@@ -312,7 +315,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
     Ok((program, options, name))
 }
 
-fn command_of(args: &RunArgs, program: &mut Program) -> (Command, Drain) {
+fn program_of(args: &RunArgs, program: &mut Program) -> thead::service::Program {
     let (mut command, drain) = match &program.script {
         None if args.channel => (
             Command::new(&program.command).channel(Serialization::Json),
@@ -350,7 +353,10 @@ fn command_of(args: &RunArgs, program: &mut Program) -> (Command, Drain) {
     for (name, value) in program.env.iter().chain(&args.env) {
         command = command.env(name, value);
     }
-    (command.args(&program.args).own_group(), drain)
+    thead::service::Program {
+        command: command.args(&program.args).own_group(),
+        drain,
+    }
 }
 
 fn name_of(program: &Program) -> String {
@@ -421,9 +427,9 @@ impl Watch {
     fn obey(&mut self, signal: Heard, service: &Service, reporter: &Reporter) {
         let operator = service.operator();
         match signal {
-            Heard::Reload => operator.reload(),
-            Heard::More => operator.scale_by(1),
-            Heard::Less => operator.scale_by(-1),
+            Heard::Reload => drop(operator.reload(None)),
+            Heard::More => drop(operator.scale_by(1)),
+            Heard::Less => drop(operator.scale_by(-1)),
             Heard::Stop(_) if self.stopping.is_none() => {
                 self.stopping = Some(Told::Once);
                 operator.stop();
@@ -433,7 +439,7 @@ impl Watch {
                 reporter.warning("told twice: everything is killed now");
                 operator.stop_now();
             }
-            Heard::PassOn(number) => operator.signal(number),
+            Heard::PassOn(number) => drop(operator.signal(number)),
             Heard::Child => self.collect(service),
         }
     }
