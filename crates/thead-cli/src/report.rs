@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::program::Program;
 
+mod life;
 mod printer;
 mod tell;
 mod text;
@@ -136,10 +137,10 @@ impl Reporter {
         for note in &program.notes {
             self.say(Tone::Plain, note.clone(), "note", json!({ "message": note }));
         }
-        let instances = options.life.instances;
+        let instances = options.settings.life.instances;
         let schedule = format!("{:?}", options.cluster.scheduling);
         let schedule = if schedule == "Shared" { "shared" } else { "round-robin" };
-        let preload = options.drain == thead::service::Drain::HandBack;
+        let preload = options.program.drain == thead::service::Drain::HandBack;
         let what = program
             .script
             .as_ref()

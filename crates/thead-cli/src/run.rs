@@ -66,6 +66,10 @@ pub(crate) struct RunArgs {
     #[arg(long, default_value_t = 1)]
     surge: usize,
 
+    /// At a reload: how many fewer workers than instances may be ready at once, after the first new one has proven itself.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    max_unavailable: usize,
+
     /// At a reload: how long the first new worker must live before it replaces an old one.
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = time)]
     soak: Duration,
@@ -259,17 +263,14 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
         preload: !args.no_preload,
         cwd: args.cwd.as_deref(),
     };
-    let (command, drain) = launch::command_of(&mut program, wish);
-    let command = args
-        .env
-        .iter()
-        .fold(command, |command, (name, value)| command.env(name, value));
-
-    let mut options = Options::new(command);
+    let mut made = launch::program_of(&mut program, wish);
+    for (name, value) in &args.env {
+        made.command = made.command.env(name, value);
+    }
+    let mut options = Options::new(made);
     let channel = program.script.is_some() || args.channel;
-    options.drain = drain;
-    options.lame_duck = args.lame_duck;
-    options.life = Life {
+    options.settings.lame_duck = args.lame_duck;
+    options.settings.life = Life {
         instances: args
             .instances
             .unwrap_or_else(|| if channel { thead::sys::limit::cores() } else { 1 }),
@@ -292,6 +293,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
         reload: thead::service::Reload {
             surge: args.surge,
             soak: args.soak,
+            max_unavailable: args.max_unavailable,
         },
         stop: thead::service::Stop {
             drain: args.drain,
@@ -299,7 +301,8 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
         },
         seed: std::process::id().into(),
     };
-    options.life.validate().map_err(|error| (error.to_string(), USAGE))?;
+    let life = &options.settings.life;
+    life.validate().map_err(|error| (error.to_string(), USAGE))?;
     options.cluster.scheduling = match args.schedule {
         Some(Schedule::RoundRobin) => Scheduling::RoundRobin,
         Some(Schedule::Shared) => Scheduling::Shared,
@@ -372,9 +375,9 @@ impl Watch {
     fn obey(&mut self, signal: Heard, service: &Service, reporter: &Reporter) {
         let operator = service.operator();
         match signal {
-            Heard::Reload => operator.reload(),
-            Heard::More => operator.scale_by(1),
-            Heard::Less => operator.scale_by(-1),
+            Heard::Reload => drop(operator.reload(None)),
+            Heard::More => drop(operator.scale_by(1)),
+            Heard::Less => drop(operator.scale_by(-1)),
             Heard::Stop(_) if self.stopping.is_none() => {
                 self.stopping = Some(Told::Once);
                 operator.stop();
@@ -384,7 +387,7 @@ impl Watch {
                 reporter.warning("told twice: everything is killed now");
                 operator.stop_now();
             }
-            Heard::PassOn(number) => operator.signal(number),
+            Heard::PassOn(number) => drop(operator.signal(number)),
             Heard::Child => self.collect(service),
         }
     }

@@ -29,6 +29,10 @@ id! {
     ConnId(u64)
 }
 id! {
+    /// An order of an operator's, numbered by whoever passes it on; the answer bears the number. Never used twice.
+    Ticket(u64)
+}
+id! {
     /// The version of a service's command and environment that a worker runs. Counts from 1.
     Generation(u32)
 }

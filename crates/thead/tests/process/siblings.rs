@@ -12,7 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thead::channel::Fault;
 use thead::core::id::WorkerId;
 use thead::core::service::{Event, Outcome};
-use thead::service::{Options, Policy, Service, ServiceEvent};
+use thead::service::{Options, Policy, Program, Service, ServiceEvent};
 use thead::wire::endpoint::ProtocolError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -41,11 +41,11 @@ struct Record {
 
 fn options(what: &str) -> Options {
     let command = misbehave("worker").env("MISBEHAVE", format!("{}={what}", BAD.0));
-    let mut options = Options::new(command);
-    options.life.instances = 3;
-    options.life.restart.backoff.first = Duration::from_millis(20);
-    options.life.stop.timeout = Duration::from_millis(300);
-    options.life.stop.drain = Duration::from_secs(1);
+    let mut options = Options::new(Program::new(command));
+    options.settings.life.instances = 3;
+    options.settings.life.restart.backoff.first = Duration::from_millis(20);
+    options.settings.life.stop.timeout = Duration::from_millis(300);
+    options.settings.life.stop.drain = Duration::from_secs(1);
     options.cluster.stuck = Duration::from_secs(1);
     options
 }
@@ -53,7 +53,7 @@ fn options(what: &str) -> Options {
 /// Three workers that serve.
 fn honest() -> Options {
     let mut options = options("");
-    options.command = misbehave("worker");
+    options.program.command = misbehave("worker");
     options
 }
 
@@ -341,8 +341,8 @@ fn a_flood_of_output_stops_nobody() {
 fn a_service_whose_workers_all_die_at_once_fails_and_frees_its_ports() {
     test(async || {
         let mut options = options("exits");
-        options.command = misbehave("dies with a connection in hand");
-        options.life.restart.policy = Policy::Always;
+        options.program.command = misbehave("dies with a connection in hand");
+        options.settings.life.restart.policy = Policy::Always;
         let mut service = Service::start(options).unwrap();
         let (mut spawned, mut outcome) = (0, None);
         while let Some(event) = in_time("the end", service.next()).await {
