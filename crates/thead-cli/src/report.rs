@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use thead::core::id::WorkerId;
 use thead::core::service::{Event, Outcome};
 use thead::core::worker::Exit;
-use thead::output::Line;
+use thead::output::Queue;
 use thead::service::{Options, Service, ServiceEvent};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -78,13 +78,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Reporter {
     /// Must be called within the runtime.
-    pub(crate) fn start(style: Style, name: String, lines: mpsc::Receiver<Line>) -> Self {
+    pub(crate) fn start(style: Style, name: String, lines: Queue) -> Self {
         let (items, taken) = mpsc::channel(ITEMS);
         let (printed, enough) = (Arc::default(), Arc::default());
         let printer = Printer {
             style,
             name: name.clone(),
-            slots: Default::default(),
             printed: Arc::clone(&printed),
             enough: Arc::clone(&enough),
         };
@@ -238,7 +237,6 @@ impl Reporter {
                 generation,
                 pid,
             } => {
-                let _ = self.items.try_send(Item::Slot(*worker, *slot));
                 let details = json!({ "worker": worker.0, "slot": slot.0, "generation": generation.0, "pid": pid });
                 say(
                     Plain,

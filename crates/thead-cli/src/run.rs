@@ -12,10 +12,10 @@ use thead::cluster::Scheduling;
 use thead::core::id::WorkerId;
 use thead::core::service::{Event, Outcome};
 use thead::core::worker::Exit;
+use thead::output;
 use thead::service::{Backoff, Drain, Intensity, Life, Options, Policy, Ready, Service, ServiceEvent};
 use thead::{Command, Runtime, Serialization};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
 
 use crate::orphans;
 use crate::program::{Place, Program};
@@ -362,11 +362,11 @@ fn name_of(program: &Program) -> String {
         .unwrap_or_else(|| "service".into())
 }
 
-/// Lines of workers that may wait to be printed; when they are full, the workers wait.
-const LINES: usize = 256;
+/// Bytes of what workers print that may wait to be printed; when they are there, the workers wait.
+const WAITING: usize = 64 << 10;
 
 async fn serve(program: Program, mut options: Options, name: String, style: Style) -> io::Result<u8> {
-    let (lines, printed) = mpsc::channel(LINES);
+    let (lines, printed) = output::queue(WAITING);
     options.lines = Some(lines);
     let reporter = Reporter::start(style, name, printed);
     reporter.started(&program, &options);

@@ -9,6 +9,7 @@ use thead_core::cluster::ListenAddress;
 use thead_core::id::WorkerId;
 use thead_core::service::{Action, ConfigError, Event, Input, Outcome};
 use thead_core::worker::Exit;
+use thead_core::worker::Slot;
 use thead_wire::endpoint::ReceivedHandle;
 use thead_wire::message::BadMessage;
 use tokio::sync::mpsc;
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 use crate::channel::{Fault, Handle, Message, SendError, until};
 use crate::cluster::{Primary, PrimaryEvent};
 use crate::command::Command;
-use crate::output::{Line, Stream, Tail};
+use crate::output::{Origin, Sink, Stream, Tail};
 use crate::stdio::Stdio;
 use crate::sys::pidfd::ExitStatus;
 
@@ -53,7 +54,7 @@ pub struct Options {
     /// Asks a worker to stop. Default SIGTERM.
     pub stop_signal: i32,
     /// Where what workers print goes; `None` leaves them the streams of this process.
-    pub lines: Option<mpsc::Sender<Line>>,
+    pub lines: Option<Sink>,
 }
 
 impl Options {
@@ -401,7 +402,9 @@ impl Service {
     fn obey(&mut self) {
         while let Some(action) = self.machine.poll() {
             match action {
-                Action::Spawn { worker, gated, .. } => self.spawn(worker, gated),
+                Action::Spawn {
+                    worker, slot, gated, ..
+                } => self.spawn(worker, slot, gated),
                 Action::Open { worker } => self.primary.open(worker),
                 Action::Drain { worker, successor } => self.drain(worker, successor),
                 Action::Terminate { worker } => self.end(worker, self.options.stop_signal),
@@ -418,14 +421,20 @@ impl Service {
         }
     }
 
-    fn spawn(&mut self, worker: WorkerId, gated: bool) {
+    fn spawn(&mut self, worker: WorkerId, slot: Slot, gated: bool) {
         let input = match self.primary.fork_as(worker, &self.options.command, gated) {
             Ok(forked) => {
                 let mut tail = Tail::default();
                 if let Some(lines) = &self.options.lines {
                     for (stream, pipe) in [(Stream::Stdout, forked.stdout), (Stream::Stderr, forked.stderr)] {
                         let Some(pipe) = pipe else { continue };
-                        match tail.capture(worker, stream, pipe, lines.clone()) {
+                        let from = Origin {
+                            worker,
+                            slot,
+                            pid: forked.pid,
+                            stream,
+                        };
+                        match tail.capture(from, pipe, lines.clone()) {
                             Ok(capture) => drop(tokio::spawn(capture)),
                             // Closed at once, so that the worker is not held up.
                             Err(error) => tracing::warn!(%worker, %error, "what a worker prints is not read"),
