@@ -12,9 +12,9 @@ use thead::cluster::Scheduling;
 use thead::core::id::WorkerId;
 use thead::core::service::{Event, Outcome};
 use thead::core::worker::Exit;
+use thead::output;
 use thead::service::{Backoff, Intensity, Life, Options, Policy, Ready, Service, ServiceEvent};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
 
 use crate::launch;
 use crate::orphans;
@@ -316,11 +316,11 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
     Ok((program, options, name))
 }
 
-/// Lines of workers that may wait to be printed; when they are full, the workers wait.
-const LINES: usize = 256;
+/// Bytes of what workers print that may wait to be printed; when they are there, the workers wait.
+const WAITING: usize = 64 << 10;
 
 async fn serve(program: Program, mut options: Options, name: String, style: Style) -> io::Result<u8> {
-    let (lines, printed) = mpsc::channel(LINES);
+    let (lines, printed) = output::queue(WAITING);
     options.lines = Some(lines);
     let reporter = Reporter::start(style, name, printed);
     reporter.started(&program, &options);

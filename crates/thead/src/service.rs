@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::channel::{Fault, Handle, Message, SendError, until};
 use crate::cluster::{Primary, PrimaryEvent};
 use crate::command::Command;
-use crate::output::{Line, Stream, Tail};
+use crate::output::{Origin, Sink, Stream, Tail};
 use crate::stdio::Stdio;
 use crate::sys::pidfd::ExitStatus;
 
@@ -96,7 +96,7 @@ pub struct Options {
     /// Who gets which connection.
     pub cluster: crate::cluster::Config,
     /// Where what workers print goes; `None` leaves them the streams of this process.
-    pub lines: Option<mpsc::Sender<Line>>,
+    pub lines: Option<Sink>,
 }
 
 impl Options {
@@ -187,7 +187,7 @@ pub enum ServiceEvent {
 #[derive(Debug)]
 pub struct Service {
     settings: Settings,
-    lines: Option<mpsc::Sender<Line>>,
+    lines: Option<Sink>,
     machine: thead_core::service::Service,
     primary: Primary,
     /// What the generations are that may still be started.
@@ -553,7 +553,13 @@ impl Service {
         if let Some(lines) = &self.lines {
             for (stream, pipe) in [(Stream::Stdout, forked.stdout), (Stream::Stderr, forked.stderr)] {
                 let Some(pipe) = pipe else { continue };
-                match tail.capture(worker, stream, pipe, lines.clone()) {
+                let from = Origin {
+                    worker,
+                    slot,
+                    pid: forked.pid,
+                    stream,
+                };
+                match tail.capture(from, pipe, lines.clone()) {
                     Ok(capture) => drop(tokio::spawn(capture)),
                     // Closed at once, so that the worker is not held up.
                     Err(error) => tracing::warn!(%worker, %error, "what a worker prints is not read"),
