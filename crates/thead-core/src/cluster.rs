@@ -180,7 +180,7 @@ impl Primary {
 
     fn message(&mut self, now: Instant, worker: WorkerId, message: Envelope<FromWorker>) {
         let Envelope { seq, message } = message;
-        if self.members.slot(worker).is_none() {
+        if self.members.place(worker).is_none() {
             return;
         }
         match message {
@@ -219,7 +219,7 @@ impl Primary {
     }
 
     fn joined(&mut self, now: Instant, worker: WorkerId, gated: bool) {
-        if self.members.slot(worker).is_none() {
+        if self.members.place(worker).is_none() {
             self.members.insert(Member::new(worker, gated, now));
             self.changed(now);
         }
@@ -301,12 +301,12 @@ impl Primary {
 
     /// Its channel or its process ended: whatever it had not answered is offered to others, first and in order.
     fn gone(&mut self, now: Instant, worker: WorkerId) {
-        let Some((slot, mut member)) = self.members.remove(worker) else {
+        let Some((place, mut member)) = self.members.remove(worker) else {
             return;
         };
         let mut touched: Vec<ListenerId> = member.keys.values().copied().collect();
         for listener in &touched {
-            self.forget_holder(now, *listener, worker, slot);
+            self.forget_holder(now, *listener, worker, place);
         }
         while let Some(offer) = member.offers.pop_back() {
             touched.push(offer.listener);

@@ -7,7 +7,7 @@ use thead_wire::cluster::{Query, ToWorker};
 
 use super::bind::{EMFILE, EPERM};
 use super::listener::{Listener, State};
-use super::schedule::Slot;
+use super::schedule::Place;
 use super::{
     Action, BindSpec, Event, Handle, ListenAddress, LocalAddress, MAX_KEYS, MAX_LISTENERS, MAX_TWINS, Primary,
     Scheduling, bind,
@@ -155,10 +155,10 @@ impl Primary {
 
     /// The worker has the listener from here, and offers may follow the reply at once.
     fn hold(&mut self, now: Instant, id: ListenerId, worker: WorkerId, ack: u64) {
-        let (Some(listener), Some(slot)) = (self.listeners.get_mut(&id), self.members.slot(worker)) else {
+        let (Some(listener), Some(place)) = (self.listeners.get_mut(&id), self.members.place(worker)) else {
             return;
         };
-        listener.holders.insert(slot);
+        listener.holders.insert(place);
         listener.unheld = None;
         listener.closers.retain(|closer| *closer != worker);
         let key = listener.key.clone();
@@ -187,8 +187,10 @@ impl Primary {
     }
 
     pub(super) fn close(&mut self, now: Instant, worker: WorkerId, key: &str) {
-        let Some(slot) = self.members.slot(worker) else { return };
-        let held = self.members.at(slot).and_then(|member| member.keys.get(key)).copied();
+        let Some(place) = self.members.place(worker) else {
+            return;
+        };
+        let held = self.members.at(place).and_then(|member| member.keys.get(key)).copied();
         // One that is being bound cannot be known by its key.
         let is_bound = |id: &ListenerId| {
             self.listeners
@@ -198,8 +200,8 @@ impl Primary {
         let Some(id) = held.filter(is_bound) else {
             return self.ignore(worker, "a close of a key that it does not hold");
         };
-        self.members.update_at(slot, |member| member.keys.remove(key));
-        self.forget_holder(now, id, worker, slot);
+        self.members.update_at(place, |member| member.keys.remove(key));
+        self.forget_holder(now, id, worker, place);
         if let Some(listener) = self.listeners.get_mut(&id) {
             listener.closers.push(worker);
         }
@@ -207,14 +209,14 @@ impl Primary {
     }
 
     /// The worker neither holds this listener nor wants it.
-    pub(super) fn forget_holder(&mut self, now: Instant, id: ListenerId, worker: WorkerId, slot: Slot) {
+    pub(super) fn forget_holder(&mut self, now: Instant, id: ListenerId, worker: WorkerId, place: Place) {
         let Some(listener) = self.listeners.get_mut(&id) else {
             return;
         };
         if let State::Binding { queries } = &mut listener.state {
             queries.retain(|(asker, _)| *asker != worker);
         }
-        listener.forget_holder(slot, now);
+        listener.forget_holder(place, now);
         if listener.unheld.is_some() {
             self.arm(now + self.config.linger);
         }
@@ -265,7 +267,7 @@ impl Primary {
         let Some(listener) = self.listeners.get_mut(&id).filter(|listener| listener.closing) else {
             return;
         };
-        let may_take = |slot| self.members.at(slot).is_some_and(|holder| !holder.is_leaving());
+        let may_take = |place| self.members.at(place).is_some_and(|holder| !holder.is_leaving());
         if !listener.holders.iter().any(may_take) {
             let returned = listener.returned.drain(..).map(|waiting| waiting.conn);
             let lost: Vec<_> = returned.chain(listener.fresh.drain(..)).collect();

@@ -7,7 +7,7 @@ use std::time::Instant;
 use thead_wire::cluster::{Query, Sockname};
 
 use super::member::Waiting;
-use super::schedule::{Slot, Slots};
+use super::schedule::{Place, Places};
 use super::{BindSpec, ListenAddress, LocalAddress, bind};
 use crate::id::{ConnId, WorkerId};
 
@@ -28,7 +28,7 @@ pub(super) struct Listener {
     pub(super) state: State,
     /// Unbound, but held or waited for.
     pub(super) closing: bool,
-    pub(super) holders: Slots,
+    pub(super) holders: Places,
     /// Whose turn it is.
     pub(super) turn: usize,
     /// Connections that came back: rejected, reclaimed, left by a worker that went, or handed back. First in order.
@@ -60,7 +60,7 @@ impl Listener {
             shared,
             state: State::Binding { queries: Vec::new() },
             closing: false,
-            holders: Slots::default(),
+            holders: Places::default(),
             turn: 0,
             returned: VecDeque::new(),
             fresh: VecDeque::new(),
@@ -80,8 +80,8 @@ impl Listener {
         self.returned.len() + self.fresh.len()
     }
 
-    pub(super) fn forget_holder(&mut self, slot: Slot, now: Instant) {
-        if self.holders.remove(slot) && self.holders.is_empty() {
+    pub(super) fn forget_holder(&mut self, place: Place, now: Instant) {
+        if self.holders.remove(place) && self.holders.is_empty() {
             self.unheld = Some(now);
         }
     }

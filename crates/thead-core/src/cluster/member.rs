@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::LeaveBy;
-use super::schedule::{Load, Ready, Slot, Slots};
+use super::schedule::{Load, Place, Places, Ready};
 use crate::id::{ConnId, ListenerId, WorkerId};
 
 /// A worker from its start to its end.
@@ -172,76 +172,80 @@ impl Member {
 /// The workers, to be found by number, and by place and load where many are compared.
 #[derive(Debug)]
 pub(super) struct Members {
-    slots: Vec<Option<Member>>,
-    by_id: BTreeMap<WorkerId, Slot>,
+    places: Vec<Option<Member>>,
+    by_id: BTreeMap<WorkerId, Place>,
     pub(super) ready: Ready,
 }
 
 impl Members {
     pub(super) fn new(window: usize) -> Self {
         Self {
-            slots: Vec::new(),
+            places: Vec::new(),
             by_id: BTreeMap::new(),
             ready: Ready::new(window),
         }
     }
 
     pub(super) fn insert(&mut self, member: Member) {
-        let free = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
-        self.by_id.insert(member.id, Slot(free));
-        self.ready.place(Slot(free), member.load());
-        match self.slots.get_mut(free) {
-            Some(slot) => *slot = Some(member),
-            None => self.slots.push(Some(member)),
+        let free = self
+            .places
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(self.places.len());
+        self.by_id.insert(member.id, Place(free));
+        self.ready.set(Place(free), member.load());
+        match self.places.get_mut(free) {
+            Some(place) => *place = Some(member),
+            None => self.places.push(Some(member)),
         }
     }
 
-    pub(super) fn remove(&mut self, id: WorkerId) -> Option<(Slot, Member)> {
-        let slot = self.by_id.remove(&id)?;
-        self.ready.place(slot, None);
-        Some((slot, self.slots[slot.0].take()?))
+    pub(super) fn remove(&mut self, id: WorkerId) -> Option<(Place, Member)> {
+        let place = self.by_id.remove(&id)?;
+        self.ready.set(place, None);
+        Some((place, self.places[place.0].take()?))
     }
 
     /// Changes a worker. What decides about its offers (phase, offers, doubt) must be changed in here.
     pub(super) fn update<R>(&mut self, id: WorkerId, change: impl FnOnce(&mut Member) -> R) -> Option<R> {
-        self.update_at(self.slot(id)?, change)
+        self.update_at(self.place(id)?, change)
     }
 
-    pub(super) fn update_at<R>(&mut self, slot: Slot, change: impl FnOnce(&mut Member) -> R) -> Option<R> {
-        let member = self.slots[slot.0].as_mut()?;
+    pub(super) fn update_at<R>(&mut self, place: Place, change: impl FnOnce(&mut Member) -> R) -> Option<R> {
+        let member = self.places[place.0].as_mut()?;
         let result = change(member);
-        self.ready.place(slot, member.load());
+        self.ready.set(place, member.load());
         Some(result)
     }
 
-    pub(super) fn slot(&self, id: WorkerId) -> Option<Slot> {
+    pub(super) fn place(&self, id: WorkerId) -> Option<Place> {
         self.by_id.get(&id).copied()
     }
 
-    pub(super) fn at(&self, slot: Slot) -> Option<&Member> {
-        self.slots[slot.0].as_ref()
+    pub(super) fn at(&self, place: Place) -> Option<&Member> {
+        self.places[place.0].as_ref()
     }
 
     pub(super) fn get(&self, id: WorkerId) -> Option<&Member> {
-        self.at(self.slot(id)?)
+        self.at(self.place(id)?)
     }
 
     /// Those of these places that take offers, with or without room.
-    pub(super) fn open(&self, slots: &Slots) -> impl Iterator<Item = &Member> {
-        slots
+    pub(super) fn open(&self, places: &Places) -> impl Iterator<Item = &Member> {
+        places
             .iter()
-            .filter_map(|slot| self.at(slot))
+            .filter_map(|place| self.at(place))
             .filter(|member| member.phase == Phase::Open)
     }
 
     /// Who of these gets a connection that those in `tried` did not take.
-    pub(super) fn next(&self, holders: &Slots, turn: &mut usize, tried: &[WorkerId]) -> Option<Slot> {
-        let may = |slot| tried.is_empty() || self.at(slot).is_some_and(|member| !tried.contains(&member.id));
+    pub(super) fn next(&self, holders: &Places, turn: &mut usize, tried: &[WorkerId]) -> Option<Place> {
+        let may = |place| tried.is_empty() || self.at(place).is_some_and(|member| !tried.contains(&member.id));
         self.ready.next(holders, turn, may)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Member> {
-        self.slots.iter().flatten()
+        self.places.iter().flatten()
     }
 
     pub(super) fn ids(&self) -> Vec<WorkerId> {

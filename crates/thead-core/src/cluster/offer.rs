@@ -6,7 +6,7 @@ use thead_wire::cluster::{Envelope, ToWorker};
 
 use super::listener::Listener;
 use super::member::{Doubt, Offer, Waiting};
-use super::schedule::Slot;
+use super::schedule::Place;
 use super::{Action, Handle, LocalAddress, Primary};
 use crate::id::{ConnId, ListenerId, WorkerId};
 
@@ -157,9 +157,9 @@ impl Primary {
                 ..
             } = listener;
             let Some(waiting) = returned.get_mut(at) else { return };
-            if let Some(slot) = self.members.next(holders, turn, &waiting.tried) {
+            if let Some(place) = self.members.next(holders, turn, &waiting.tried) {
                 let Some(waiting) = returned.remove(at) else { return };
-                self.offer(now, id, slot, waiting);
+                self.offer(now, id, place, waiting);
                 continue;
             }
             if self.members.ready.room(holders) == 0 {
@@ -187,19 +187,19 @@ impl Primary {
     fn offer_fresh(&mut self, now: Instant, id: ListenerId) {
         while let Some(listener) = self.listeners.get_mut(&id)
             && !listener.fresh.is_empty()
-            && let Some(slot) = self.members.next(&listener.holders, &mut listener.turn, &[])
+            && let Some(place) = self.members.next(&listener.holders, &mut listener.turn, &[])
             && let Some(conn) = listener.fresh.pop_front()
         {
-            self.offer(now, id, slot, Waiting::new(conn));
+            self.offer(now, id, place, Waiting::new(conn));
         }
     }
 
-    fn offer(&mut self, now: Instant, id: ListenerId, slot: Slot, waiting: Waiting) {
+    fn offer(&mut self, now: Instant, id: ListenerId, place: Place, waiting: Waiting) {
         let Some(listener) = self.listeners.get(&id) else {
             return;
         };
         let (conn, idle) = (waiting.conn, waiting.idle);
-        let offered = self.members.update_at(slot, |member| {
+        let offered = self.members.update_at(place, |member| {
             let seq = member.next_seq();
             let waiting = Waiting { retry: None, ..waiting };
             member.offers.push_back(Offer {
