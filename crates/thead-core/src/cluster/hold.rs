@@ -66,15 +66,16 @@ impl Primary {
                 break id;
             }
         };
-        let shared = self.config.scheduling == Scheduling::Shared || spec.is_udp();
+        let scheduling = spec.scheduling(self.config.scheduling);
         self.by_key.insert(key.clone(), id);
         self.actions.push_back(Action::Bind {
             listener: id,
             spec: spec.clone(),
+            scheduling,
         });
         self.listeners.insert(
             id,
-            Listener::new(key, ListenAddress::from(query), query.index, spec, shared),
+            Listener::new(key, ListenAddress::from(query), query.index, spec, scheduling),
         );
         id
     }
@@ -163,18 +164,19 @@ impl Primary {
         listener.closers.retain(|closer| *closer != worker);
         let key = listener.key.clone();
         let data = self.data.get(&key).cloned().unwrap_or_default();
-        let (message, handle) = if listener.shared {
-            (ToWorker::Shared { ack, key, data }, Handle::Listener(id))
-        } else {
-            (
-                ToWorker::RoundRobin {
+        let (message, handle) = match listener.scheduling {
+            Scheduling::Shared => (ToWorker::Shared { ack, key, data }, Handle::Listener(id)),
+            Scheduling::Kernel => (ToWorker::Shared { ack, key, data }, Handle::Lane(id, place.lane())),
+            Scheduling::RoundRobin | Scheduling::Sticky => {
+                let sockname = listener.sockname();
+                let message = ToWorker::RoundRobin {
                     ack,
                     key,
                     data,
-                    sockname: listener.sockname(),
-                },
-                Handle::None,
-            )
+                    sockname,
+                };
+                (message, Handle::None)
+            }
         };
         self.send(worker, message, handle);
         let had_held = self
@@ -184,6 +186,16 @@ impl Primary {
             self.changed(now);
         }
         self.settle(now, id);
+    }
+
+    /// The worker has said that it listens, which proves that it accepts from what it was given.
+    pub(super) fn listens(&mut self, now: Instant, id: ListenerId, worker: WorkerId) {
+        if let (Some(listener), Some(place)) = (self.listeners.get_mut(&id), self.members.place(worker))
+            && listener.holders.contains(place)
+        {
+            listener.listening.insert(place);
+            self.settle(now, id);
+        }
     }
 
     pub(super) fn close(&mut self, now: Instant, worker: WorkerId, key: &str) {
@@ -269,8 +281,11 @@ impl Primary {
         };
         let may_take = |place| self.members.at(place).is_some_and(|holder| !holder.is_leaving());
         if !listener.holders.iter().any(may_take) {
-            let returned = listener.returned.drain(..).map(|waiting| waiting.conn);
-            let lost: Vec<_> = returned.chain(listener.fresh.drain(..)).collect();
+            let returned = listener.returned.drain(..).chain(listener.parked.take_all());
+            let lost: Vec<_> = returned
+                .map(|waiting| waiting.conn)
+                .chain(listener.fresh.drain(..))
+                .collect();
             self.waiting -= lost.len();
             for conn in lost {
                 self.release(conn);

@@ -1,12 +1,14 @@
 //! A worker as its primary sees it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::LeaveBy;
 use super::schedule::{Load, Place, Places, Ready};
 use crate::id::{ConnId, ListenerId, WorkerId};
+use crate::worker::Slot;
 
 /// A worker from its start to its end.
 ///
@@ -18,6 +20,7 @@ use crate::id::{ConnId, ListenerId, WorkerId};
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) id: WorkerId,
+    pub(super) slot: Slot,
     pub(super) phase: Phase,
     pub(super) joined: Instant,
     pub(super) online: bool,
@@ -61,6 +64,8 @@ pub(super) struct Offer {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) conn: ConnId,
+    /// Whose it is, if that decides who gets it.
+    pub(super) client: Option<IpAddr>,
     /// A worker has served it and given it back.
     pub(super) idle: bool,
     /// Who had it and did not take it. Allocates only for such.
@@ -73,6 +78,7 @@ impl Waiting {
     pub(super) fn new(conn: ConnId) -> Self {
         Self {
             conn,
+            client: None,
             idle: false,
             tried: Vec::new(),
             retry: None,
@@ -104,9 +110,10 @@ impl Doubt {
 }
 
 impl Member {
-    pub(super) fn new(id: WorkerId, gated: bool, now: Instant) -> Self {
+    pub(super) fn new(id: WorkerId, slot: Slot, gated: bool, now: Instant) -> Self {
         Self {
             id,
+            slot,
             phase: if gated { Phase::Gated } else { Phase::Open },
             joined: now,
             online: false,
@@ -175,6 +182,8 @@ pub(super) struct Members {
     places: Vec<Option<Member>>,
     by_id: BTreeMap<WorkerId, Place>,
     pub(super) ready: Ready,
+    /// Those that take offers, with or without room.
+    open: Places,
 }
 
 impl Members {
@@ -183,6 +192,7 @@ impl Members {
             places: Vec::new(),
             by_id: BTreeMap::new(),
             ready: Ready::new(window),
+            open: Places::default(),
         }
     }
 
@@ -193,16 +203,23 @@ impl Members {
             .position(Option::is_none)
             .unwrap_or(self.places.len());
         self.by_id.insert(member.id, Place(free));
-        self.ready.set(Place(free), member.load());
         match self.places.get_mut(free) {
             Some(place) => *place = Some(member),
             None => self.places.push(Some(member)),
         }
+        self.update_at(Place(free), |_| ());
+    }
+
+    /// The lowest slot that no worker has.
+    pub(super) fn free_slot(&self) -> Slot {
+        let taken: BTreeSet<Slot> = self.iter().map(|member| member.slot).collect();
+        (0..).map(Slot).find(|slot| !taken.contains(slot)).unwrap_or(Slot(0))
     }
 
     pub(super) fn remove(&mut self, id: WorkerId) -> Option<(Place, Member)> {
         let place = self.by_id.remove(&id)?;
         self.ready.set(place, None);
+        self.open.remove(place);
         Some((place, self.places[place.0].take()?))
     }
 
@@ -215,6 +232,11 @@ impl Members {
         let member = self.places[place.0].as_mut()?;
         let result = change(member);
         self.ready.set(place, member.load());
+        if member.phase == Phase::Open {
+            self.open.insert(place);
+        } else {
+            self.open.remove(place);
+        }
         Some(result)
     }
 
@@ -232,10 +254,12 @@ impl Members {
 
     /// Those of these places that take offers, with or without room.
     pub(super) fn open(&self, places: &Places) -> impl Iterator<Item = &Member> {
-        places
-            .iter()
-            .filter_map(|place| self.at(place))
-            .filter(|member| member.phase == Phase::Open)
+        places.both(&self.open).filter_map(|place| self.at(place))
+    }
+
+    /// The places of those.
+    pub(super) fn open_places(&self, places: &Places) -> Places {
+        places.both(&self.open).collect()
     }
 
     /// Who of these gets a connection that those in `tried` did not take.

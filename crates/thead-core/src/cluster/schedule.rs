@@ -4,7 +4,7 @@
 //! all are found in a few machine words, however many workers there are.
 
 /// The place of a worker among the members; its own until it is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place(pub(super) usize);
 
 /// A set of places.
@@ -31,15 +31,24 @@ impl Places {
         was
     }
 
+    pub(super) fn contains(&self, place: Place) -> bool {
+        self.0
+            .get(place.0 / 64)
+            .is_some_and(|word| word & (1 << (place.0 % 64)) != 0)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = Place> {
-        self.0
-            .iter()
-            .enumerate()
-            .flat_map(|(at, word)| Bits(*word).map(move |bit| Place(at * 64 + bit)))
+        self.both(self)
+    }
+
+    /// The places that are in both.
+    pub(super) fn both(&self, other: &Self) -> impl Iterator<Item = Place> {
+        let words = self.0.iter().zip(&other.0).enumerate();
+        words.flat_map(|(at, (one, other))| Bits(one & other).map(move |bit| Place(at * 64 + bit)))
     }
 
     fn count_both(&self, other: &Self) -> usize {
@@ -64,6 +73,14 @@ impl Places {
             }
         }
         None
+    }
+}
+
+impl FromIterator<Place> for Places {
+    fn from_iter<I: IntoIterator<Item = Place>>(places: I) -> Self {
+        let mut set = Self::default();
+        places.into_iter().for_each(|place| set.insert(place));
+        set
     }
 }
 
@@ -129,6 +146,11 @@ impl Ready {
                 self.levels[level].insert(place);
             }
         }
+    }
+
+    /// Whether it could get an offer.
+    pub(super) fn has_room(&self, place: Place) -> bool {
+        self.placed.get(place.0).is_some_and(Option::is_some)
     }
 
     /// How many offers these could get.
