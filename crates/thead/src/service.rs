@@ -8,7 +8,7 @@ use std::time::Duration;
 use thead_core::cluster::ListenAddress;
 use thead_core::id::WorkerId;
 use thead_core::service::{Action, ConfigError, Event, Input, Outcome};
-use thead_core::worker::Exit;
+use thead_core::worker::{Exit, Slot};
 use thead_wire::endpoint::ReceivedHandle;
 use thead_wire::message::BadMessage;
 use tokio::sync::mpsc;
@@ -401,7 +401,9 @@ impl Service {
     fn obey(&mut self) {
         while let Some(action) = self.machine.poll() {
             match action {
-                Action::Spawn { worker, gated, .. } => self.spawn(worker, gated),
+                Action::Spawn {
+                    worker, slot, gated, ..
+                } => self.spawn(worker, slot, gated),
                 Action::Open { worker } => self.primary.open(worker),
                 Action::Drain { worker, successor } => self.drain(worker, successor),
                 Action::Terminate { worker } => self.end(worker, self.options.stop_signal),
@@ -418,8 +420,8 @@ impl Service {
         }
     }
 
-    fn spawn(&mut self, worker: WorkerId, gated: bool) {
-        let input = match self.primary.fork_as(worker, &self.options.command, gated) {
+    fn spawn(&mut self, worker: WorkerId, slot: Slot, gated: bool) {
+        let input = match self.primary.fork_as(worker, Some(slot), &self.options.command, gated) {
             Ok(forked) => {
                 let mut tail = Tail::default();
                 if let Some(lines) = &self.options.lines {

@@ -1,5 +1,6 @@
 //! What a primary is told, what it wants done, and what it says to whoever watches.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -69,6 +70,18 @@ pub enum Scheduling {
     ///
     /// [`sticky_slot`]: super::sticky_slot
     Sticky,
+}
+
+/// As the command line has it.
+impl fmt::Display for Scheduling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RoundRobin => "round-robin",
+            Self::Shared => "shared",
+            Self::Kernel => "kernel",
+            Self::Sticky => "sticky",
+        })
+    }
 }
 
 /// Something happened.
