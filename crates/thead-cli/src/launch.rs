@@ -78,16 +78,20 @@ pub(crate) fn name_of(program: &Program) -> String {
         .unwrap_or_else(|| "service".into())
 }
 
-/// Deno cannot share a socket.
+/// What a runtime cannot do is done otherwise, or at least said.
 pub(crate) fn mend_schedule(program: &mut Program, scheduling: &mut Scheduling) {
-    let deno = program
-        .script
-        .as_ref()
-        .is_some_and(|script| script.runtime == Runtime::Deno);
-    if deno && *scheduling == Scheduling::Shared {
-        let note = "Deno cannot accept from a socket that workers share: connections go round-robin";
-        program.notes.push(note.into());
-        *scheduling = Scheduling::RoundRobin;
+    match (program.script.as_ref().map(|script| script.runtime), *scheduling) {
+        (Some(Runtime::Deno), Scheduling::Shared | Scheduling::Kernel) => {
+            let note = "Deno cannot accept from a socket that it is given: connections go round-robin";
+            program.notes.push(note.into());
+            *scheduling = Scheduling::RoundRobin;
+        }
+        (Some(Runtime::Bun), Scheduling::Sticky) => {
+            let note =
+                "Bun's servers accept by themselves, whichever the kernel picks: clients do not keep their worker";
+            program.notes.push(note.into());
+        }
+        _ => {}
     }
 }
 

@@ -131,13 +131,14 @@ impl Reporter {
         self.say(Tone::Bad, text.to_owned(), "warning", json!({ "message": text }));
     }
 
+    pub(crate) fn note(&self, text: &str) {
+        self.say(Tone::Plain, text.to_owned(), "note", json!({ "message": text }));
+    }
+
     pub(crate) fn started(&self, program: &Program, options: &Options) {
-        for note in &program.notes {
-            self.say(Tone::Plain, note.clone(), "note", json!({ "message": note }));
-        }
+        program.notes.iter().for_each(|note| self.note(note));
         let instances = options.settings.life.instances;
-        let schedule = format!("{:?}", options.cluster.scheduling);
-        let schedule = if schedule == "Shared" { "shared" } else { "round-robin" };
+        let schedule = options.cluster.scheduling.to_string();
         let preload = options.program.drain == thead::service::Drain::HandBack;
         let what = program
             .script

@@ -547,7 +547,7 @@ impl Service {
             .get(&generation)
             .ok_or("its program is not known")?
             .clone();
-        let forked = self.primary.fork_as(worker, &program.command, gated);
+        let forked = self.primary.fork_as(worker, Some(slot), &program.command, gated);
         let forked = forked.map_err(|error| reason_of(&error))?;
         let mut tail = Tail::default();
         if let Some(lines) = &self.lines {
