@@ -25,6 +25,8 @@ struct Cli {
 enum Verb {
     /// Run a program on every core, in the foreground.
     Run(Box<run::RunArgs>),
+    /// Look whether a configuration is right, and tell all that is not.
+    Check(config::verb::CheckArgs),
     /// See it work: serves a small server, asks it, renews it, and goes on until Ctrl-C.
     Demo(demo::DemoArgs),
     /// The server of the demo, as a worker without Node.
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
     thead::sys::helper::run_if_asked();
     match Cli::parse().verb {
         Verb::Run(args) => run::run(&args),
+        Verb::Check(args) => config::verb::check(&args),
         Verb::Demo(args) => demo::demo(&args),
         Verb::DemoWorker => demo::worker(),
     }
