@@ -386,7 +386,9 @@ fn g4_a_new_version_that_does_not_work_never_replaces_the_old_one() {
         let said = daemon.thead(&["reload", "web"]).failed(1);
         assert!(said.contains(says), "{says:?}: {said}");
         // What was tried leaves, what served serves on.
-        daemon.wait_for("web", "only the old ones", |service| service["workers"].as_array().unwrap().len() == 2);
+        daemon.wait_for("web", "only the old ones", |service| {
+            service["workers"].as_array().unwrap().len() == 2
+        });
         assert_eq!(daemon.pids("web"), pids, "{says}");
         get(port, "/");
     }

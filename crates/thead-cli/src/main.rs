@@ -77,6 +77,8 @@ enum Verb {
         /// The service, for whoever lists processes.
         name: String,
     },
+    /// Look whether a configuration is right, and tell all that is not.
+    Check(config::verb::CheckArgs),
     /// See it work: serves a small server, asks it, renews it, and goes on until Ctrl-C.
     Demo(demo::DemoArgs),
     /// The server of the demo, as a worker without Node.
@@ -106,6 +108,7 @@ fn main() -> ExitCode {
         Verb::Completions { shell } => setup::completions(shell),
         Verb::Man(args) => setup::man(&args),
         Verb::Primary { .. } => primary::primary(),
+        Verb::Check(args) => config::verb::check(&args),
         Verb::Demo(args) => demo::demo(&args),
         Verb::DemoWorker => demo::worker(),
     }
