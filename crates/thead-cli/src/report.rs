@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 use thead::core::id::WorkerId;
-use thead::core::service::Outcome;
+use thead::core::service::Event;
 use thead::output::Line;
 use thead::service::{Options, Service, ServiceEvent};
 use tokio::sync::{Notify, mpsc};
@@ -16,11 +16,14 @@ use tokio::time::Instant;
 
 use crate::program::Program;
 
-mod life;
 mod printer;
+mod tell;
 mod text;
 
-use printer::{Item, Printer, Tone};
+pub(crate) use printer::Tone;
+use printer::{Item, Printer};
+pub(crate) use tell::Teller;
+pub(crate) use text::harmless;
 
 /// How things are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,67 +166,16 @@ impl Reporter {
 
     /// `last`: the worker that died last without being told to.
     pub(crate) fn event(&self, service: &Service, event: &ServiceEvent, last: Option<WorkerId>) {
-        match event {
-            ServiceEvent::Life(event) => self.life(service, event, last),
-            // For people, `ready` says more.
-            ServiceEvent::Online { worker } => {
-                self.say(Tone::Plain, String::new(), "online", json!({ "worker": worker.0 }));
-            }
-            ServiceEvent::Listening { worker, address } => {
-                let text = place(address);
-                self.say(
-                    Tone::Plain,
-                    format!("worker {worker} listens on {text}"),
-                    "listening",
-                    json!({ "worker": worker.0, "address": address.address, "port": address.port }),
-                );
-            }
-            ServiceEvent::ListenFailed { worker, address, errno } => {
-                let code = thead::sys::errno::name(-errno);
-                let (place, reason) = (place(address), mend(*errno));
-                self.say(
-                    Tone::Bad,
-                    format!("worker {worker} cannot listen on {place}: {code}{reason}"),
-                    "listen_failed",
-                    json!({ "worker": worker.0, "address": address.address, "port": address.port, "code": code }),
-                );
-            }
-            ServiceEvent::Message { worker, message, .. } if self.style == Style::Json => {
-                let value: Value = message.lossy().unwrap_or(Value::Null);
-                self.say(
-                    Tone::Plain,
-                    String::new(),
-                    "message",
-                    json!({ "worker": worker.0, "message": value }),
-                );
-            }
-            ServiceEvent::BadMessage { worker, error } => self.say(
-                Tone::Bad,
-                format!("worker {worker} sent something that means nothing: {error}"),
-                "bad_message",
-                json!({ "worker": worker.0, "message": error.to_string() }),
-            ),
-            ServiceEvent::Fault { worker, fault } => self.say(
-                Tone::Bad,
-                format!("worker {worker} lost its channel: {fault}"),
-                "fault",
-                json!({ "worker": worker.0, "message": fault.to_string() }),
-            ),
-            ServiceEvent::Finished(outcome) => {
-                let (text, outcome) = match outcome {
-                    Outcome::Stopped => ("stopped", "stopped"),
-                    Outcome::Done => ("every worker has ended", "done"),
-                    Outcome::Failed { .. } => return,
-                };
-                self.say(
-                    Tone::Plain,
-                    format!("{}: {text}", self.name),
-                    "finished",
-                    json!({ "outcome": outcome }),
-                );
-            }
-            _ => {}
+        if let ServiceEvent::Life(Event::Spawned { worker, slot, .. }) = event {
+            let _ = self.items.try_send(Item::Slot(*worker, *slot));
         }
+        let say = |tone, text, name: &str, details| self.say(tone, text, name, details);
+        let teller = Teller {
+            name: &self.name,
+            messages: self.style == Style::Json,
+            say: &say,
+        };
+        teller.event(service, event, last);
     }
 
     /// Prints what waits, the last lines of workers among it, and the end.
@@ -255,26 +207,5 @@ impl Reporter {
             // The runtime goes on reading what workers have printed.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-    }
-}
-
-fn place(address: &thead::cluster::ListenAddress) -> String {
-    match (&address.address, address.port) {
-        (Some(path), Some(-1)) => path.to_string(),
-        (Some(ip), Some(port)) if ip.contains(':') => format!("[{ip}]:{port}"),
-        (Some(ip), Some(port)) => format!("{ip}:{port}"),
-        (None, Some(port)) => format!("port {port}"),
-        _ => format!("descriptor {}", address.fd.unwrap_or(-1)),
-    }
-}
-
-/// What can be done about a failed `listen()`.
-fn mend(errno: i32) -> &'static str {
-    match thead::sys::errno::name(-errno) {
-        "EADDRINUSE" => ", another process has it; end that one (`ss -ltnp` names it) or choose another port",
-        "EACCES" => ", this user may not; choose a port from 1024 up, or give the right (CAP_NET_BIND_SERVICE)",
-        "ENOTSUP" => ", its runtime cannot take connections from thead (docs/compatibility.md has what works)",
-        "EADDRNOTAVAIL" => ", this machine has no such address",
-        _ => "",
     }
 }

@@ -12,11 +12,11 @@ use thead::cluster::Scheduling;
 use thead::core::id::WorkerId;
 use thead::core::service::{Event, Outcome};
 use thead::core::worker::Exit;
-use thead::service::{Backoff, Drain, Intensity, Life, Options, Policy, Ready, Service, ServiceEvent};
-use thead::{Command, Runtime, Serialization};
+use thead::service::{Backoff, Intensity, Life, Options, Policy, Ready, Service, ServiceEvent};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::launch;
 use crate::orphans;
 use crate::program::{Place, Program};
 use crate::report::{Reporter, Style};
@@ -190,7 +190,7 @@ fn intensity(text: &str) -> Result<Intensity, String> {
     })
 }
 
-fn variable(text: &str) -> Result<(String, String), String> {
+pub(crate) fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
         _ => Err("NAME=VALUE".into()),
@@ -258,7 +258,16 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
     let mut program = place
         .resolve(&args.words)
         .map_err(|error| (error.to_string(), error.exit_code()))?;
-    let mut options = Options::new(program_of(args, &mut program));
+    let wish = launch::Wish {
+        channel: args.channel,
+        preload: !args.no_preload,
+        cwd: args.cwd.as_deref(),
+    };
+    let mut workers = launch::workers_of(&mut program, wish);
+    for (name, value) in &args.env {
+        workers.command = workers.command.env(name, value);
+    }
+    let mut options = Options::new(workers);
     let channel = program.script.is_some() || args.channel;
     options.settings.lame_duck = args.lame_duck;
     options.settings.life = Life {
@@ -302,70 +311,9 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
         }
         None => Scheduling::RoundRobin,
     };
-    let deno = program
-        .script
-        .as_ref()
-        .is_some_and(|script| script.runtime == Runtime::Deno);
-    if deno && options.cluster.scheduling == Scheduling::Shared {
-        let note = "Deno cannot accept from a socket that workers share: connections go round-robin";
-        program.notes.push(note.into());
-        options.cluster.scheduling = Scheduling::RoundRobin;
-    }
-    let name = args.name.clone().unwrap_or_else(|| name_of(&program));
+    launch::mend_schedule(&mut program, &mut options.cluster.scheduling);
+    let name = args.name.clone().unwrap_or_else(|| launch::name_of(&program));
     Ok((program, options, name))
-}
-
-fn program_of(args: &RunArgs, program: &mut Program) -> thead::service::Program {
-    let (mut command, drain) = match &program.script {
-        None if args.channel => (
-            Command::new(&program.command).channel(Serialization::Json),
-            Drain::Disconnect,
-        ),
-        None => (
-            Command::new(&program.command).death_signal(SignalKind::terminate().as_raw_value()),
-            Drain::Signal,
-        ),
-        Some(script) => {
-            let mut options = script.options.clone();
-            let mut drain = match script.runtime {
-                Runtime::Node | Runtime::Deno => Drain::Disconnect,
-                // Its HTTP workers do not hear `disconnect`.
-                Runtime::Bun => Drain::Signal,
-            };
-            if script.runtime == Runtime::Node && !args.no_preload {
-                match thead::preload::install() {
-                    Ok(path) => {
-                        options.splice(0..0, ["--require".into(), path.into_os_string()]);
-                        drain = Drain::HandBack;
-                    }
-                    Err(error) => program.notes.push(format!("workers run without the preload: {error}")),
-                }
-            }
-            (
-                Command::fork_with(&program.command, script.runtime, &options, &script.path),
-                drain,
-            )
-        }
-    };
-    if let Some(cwd) = &args.cwd {
-        command = command.current_dir(cwd);
-    }
-    for (name, value) in program.env.iter().chain(&args.env) {
-        command = command.env(name, value);
-    }
-    thead::service::Program {
-        command: command.args(&program.args).own_group(),
-        drain,
-    }
-}
-
-fn name_of(program: &Program) -> String {
-    let path = program.script.as_ref().map_or(&program.command, |script| &script.path);
-    let stem = std::path::Path::new(path)
-        .file_stem()
-        .map(|stem| stem.to_string_lossy().into_owned());
-    stem.filter(|stem| !stem.is_empty() && stem != "." && stem != "..")
-        .unwrap_or_else(|| "service".into())
 }
 
 /// Lines of workers that may wait to be printed; when they are full, the workers wait.

@@ -29,6 +29,7 @@ pub use operator::{Done, Operator, OrderError, Reply};
 pub use status::{ADDRESSES, Ended, SlotStatus, Status, WorkerStatus};
 pub use thead_core::restart::{Backoff, Intensity, Policy, Restart};
 pub use thead_core::service::{Config as Life, Ready, Reload, Stop};
+pub use thead_core::worker::View;
 
 use operator::{Request, What};
 use status::REMEMBERED;
@@ -293,6 +294,11 @@ impl Service {
     /// Whether a process that is not collected yet is one of its workers.
     pub fn owns(&self, pid: u32) -> bool {
         self.primary.owns(pid)
+    }
+
+    /// All living workers, and those about to live, oldest first.
+    pub fn workers(&self) -> impl Iterator<Item = View> {
+        self.machine.workers()
     }
 
     /// The last lines that a worker printed, oldest first, also of one that died lately. Empty without

@@ -24,8 +24,9 @@ pub(super) enum Item {
     Last { json: Value },
 }
 
-#[derive(Clone, Copy)]
-pub(super) enum Tone {
+/// How a piece of news is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tone {
     Plain,
     Good,
     Bad,

@@ -20,3 +20,4 @@ pub mod reclaim;
 pub mod spawn;
 pub mod stat;
 pub mod tree;
+pub mod user;
