@@ -3,13 +3,12 @@
 use std::path::Path;
 
 use thead::cluster::Scheduling;
-use thead::service::{
-    Backoff, Drain, Intensity, Life, Options, Policy, Program as Workers, Ready, Reload, Restart, Stop,
-};
+use thead::service::{Backoff, Drain, Intensity, Life, Options, Policy, Ready, Reload, Restart, Settings, Stop};
 use thead::{Command, Runtime, Serialization};
 use tokio::signal::unix::SignalKind;
 
 use crate::config;
+use crate::orphans::SERVICE;
 use crate::program::{Place, Program};
 use crate::role::Spec;
 
@@ -24,8 +23,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) cwd: Option<&'a Path>,
 }
 
-/// What the workers are.
-pub(crate) fn workers_of(program: &mut Program, wish: Wish<'_>) -> Workers {
+/// The command of a worker, and how it is asked to leave.
+pub(crate) fn program_of(program: &mut Program, wish: Wish<'_>) -> thead::service::Program {
     let (mut command, drain) = match &program.script {
         None if wish.channel => (
             Command::new(&program.command).channel(Serialization::Json),
@@ -63,7 +62,7 @@ pub(crate) fn workers_of(program: &mut Program, wish: Wish<'_>) -> Workers {
     for (name, value) in &program.env {
         command = command.env(name, value);
     }
-    Workers {
+    thead::service::Program {
         command: command.args(&program.args).own_group(),
         drain,
     }
@@ -79,21 +78,25 @@ pub(crate) fn name_of(program: &Program) -> String {
         .unwrap_or_else(|| "service".into())
 }
 
-/// Deno cannot share a socket.
+/// What a runtime cannot do is done otherwise, or at least said.
 pub(crate) fn mend_schedule(program: &mut Program, scheduling: &mut Scheduling) {
-    let deno = program
-        .script
-        .as_ref()
-        .is_some_and(|script| script.runtime == Runtime::Deno);
-    if deno && *scheduling == Scheduling::Shared {
-        let note = "Deno cannot accept from a socket that workers share: connections go round-robin";
-        program.notes.push(note.into());
-        *scheduling = Scheduling::RoundRobin;
+    match (program.script.as_ref().map(|script| script.runtime), *scheduling) {
+        (Some(Runtime::Deno), Scheduling::Shared | Scheduling::Kernel) => {
+            let note = "Deno cannot accept from a socket that it is given: connections go round-robin";
+            program.notes.push(note.into());
+            *scheduling = Scheduling::RoundRobin;
+        }
+        (Some(Runtime::Bun), Scheduling::Sticky) => {
+            let note =
+                "Bun's servers accept by themselves, whichever the kernel picks: clients do not keep their worker";
+            program.notes.push(note.into());
+        }
+        _ => {}
     }
 }
 
-/// What a primary runs, or why it cannot.
-pub(crate) fn prepare(spec: &Spec) -> Result<(Program, Options), String> {
+/// The program of a service's workers, or why there is none.
+pub(crate) fn resolve(spec: &Spec) -> Result<(Program, thead::service::Program), String> {
     let config = &spec.config;
     let cwd = spec.base.join(config.cwd.as_deref().unwrap_or(Path::new("")));
     if !cwd.is_dir() {
@@ -116,34 +119,48 @@ pub(crate) fn prepare(spec: &Spec) -> Result<(Program, Options), String> {
         preload: config.preload,
         cwd: Some(&cwd),
     };
-    let Workers { mut command, drain } = workers_of(&mut program, wish);
+    let mut made = program_of(&mut program, wish);
     for (name, value) in &config.env {
-        command = command.env(name, value);
+        made.command = made.command.env(name, value);
     }
     for (name, path) in &config.secret_files {
         let path = spec.base.join(path);
         let secret = std::fs::read_to_string(&path)
             .map_err(|error| format!("the secret {name}: {}: {error}", path.display()))?;
-        command = command.env(name, secret.strip_suffix('\n').unwrap_or(&secret));
+        made.command = made.command.env(name, secret.strip_suffix('\n').unwrap_or(&secret));
     }
-    command = command.env("THEAD_SERVICE", spec.name.as_str());
-    command = limited(command, &config.limit);
-    let mut options = Options::new(Workers { command, drain });
-    let settings = &mut options.settings;
-    settings.lame_duck = config.reload.lame_duck.duration();
-    settings.stop_signal = config.stop.signal.number();
-    settings.life = life_of(spec, program.script.is_some() || config.channel);
-    settings.life.validate().map_err(|error| error.to_string())?;
-    options.cluster.scheduling = match config.schedule {
+    made.command = limited(made.command.env(SERVICE, spec.name.as_str()), &config.limit);
+    Ok((program, made))
+}
+
+/// What a primary runs, or why it cannot.
+pub(crate) fn prepare(spec: &Spec) -> Result<(Program, Options), String> {
+    let (mut program, made) = resolve(spec)?;
+    let mut options = Options::new(made);
+    options.settings = settings_of(spec, &program);
+    options.settings.life.validate().map_err(|error| error.to_string())?;
+    options.cluster.scheduling = match spec.config.schedule {
         config::Schedule::RoundRobin => Scheduling::RoundRobin,
-        _ => Scheduling::Shared,
+        config::Schedule::Shared => Scheduling::Shared,
+        config::Schedule::Kernel => Scheduling::Kernel,
+        config::Schedule::Sticky => Scheduling::Sticky,
     };
     mend_schedule(&mut program, &mut options.cluster.scheduling);
     Ok((program, options))
 }
 
-/// What can change while a service runs. `cluster`: its workers can share a port.
-pub(crate) fn life_of(spec: &Spec, cluster: bool) -> Life {
+/// What can change while a service runs.
+pub(crate) fn settings_of(spec: &Spec, program: &Program) -> Settings {
+    let config = &spec.config;
+    Settings {
+        life: life_of(spec, program.script.is_some() || config.channel),
+        lame_duck: config.reload.lame_duck.duration(),
+        stop_signal: config.stop.signal.number(),
+    }
+}
+
+/// `cluster`: its workers can share a port.
+fn life_of(spec: &Spec, cluster: bool) -> Life {
     let config = &spec.config;
     let cores = thead::sys::limit::cores();
     let instances = match config.instances {

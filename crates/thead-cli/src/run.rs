@@ -12,9 +12,10 @@ use thead::cluster::Scheduling;
 use thead::core::id::WorkerId;
 use thead::core::service::{Event, Outcome};
 use thead::core::worker::Exit;
+use thead::output;
 use thead::service::{Backoff, Intensity, Life, Options, Policy, Ready, Service, ServiceEvent};
+use thead::wire::cluster::AddressType;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
 
 use crate::launch;
 use crate::orphans;
@@ -37,7 +38,8 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     name: Option<String>,
 
-    /// Who accepts connections: the primary, which offers them in turn, or the workers.
+    /// Who gets the next connection: the workers in turn (round-robin), whoever of them accepts first (shared), one that the
+    /// kernel picks (kernel: the cheapest, and even), or the one that the client's address names (sticky: for socket.io).
     /// Default: NODE_CLUSTER_SCHED_POLICY, or round-robin.
     #[arg(long, value_enum)]
     schedule: Option<Schedule>,
@@ -140,6 +142,8 @@ Exit codes:
 enum Schedule {
     RoundRobin,
     Shared,
+    Kernel,
+    Sticky,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -263,11 +267,11 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
         preload: !args.no_preload,
         cwd: args.cwd.as_deref(),
     };
-    let mut workers = launch::workers_of(&mut program, wish);
+    let mut made = launch::program_of(&mut program, wish);
     for (name, value) in &args.env {
-        workers.command = workers.command.env(name, value);
+        made.command = made.command.env(name, value);
     }
-    let mut options = Options::new(workers);
+    let mut options = Options::new(made);
     let channel = program.script.is_some() || args.channel;
     options.settings.lame_duck = args.lame_duck;
     options.settings.life = Life {
@@ -306,6 +310,8 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
     options.cluster.scheduling = match args.schedule {
         Some(Schedule::RoundRobin) => Scheduling::RoundRobin,
         Some(Schedule::Shared) => Scheduling::Shared,
+        Some(Schedule::Kernel) => Scheduling::Kernel,
+        Some(Schedule::Sticky) => Scheduling::Sticky,
         None if std::env::var_os("NODE_CLUSTER_SCHED_POLICY").is_some_and(|policy| policy == "none") => {
             Scheduling::Shared
         }
@@ -316,17 +322,25 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
     Ok((program, options, name))
 }
 
-/// Lines of workers that may wait to be printed; when they are full, the workers wait.
-const LINES: usize = 256;
+/// Bytes of what workers print that may wait to be printed; when they are there, the workers wait.
+const WAITING: usize = 64 << 10;
 
 async fn serve(program: Program, mut options: Options, name: String, style: Style) -> io::Result<u8> {
-    let (lines, printed) = mpsc::channel(LINES);
+    let (lines, printed) = output::queue(WAITING);
     options.lines = Some(lines);
     let reporter = Reporter::start(style, name, printed);
     reporter.started(&program, &options);
     let mut signals = Signals::new()?;
+    let unix_note = match options.cluster.scheduling {
+        Scheduling::Kernel => Some("the kernel does not spread the connections of a Unix socket: they go round-robin"),
+        Scheduling::Sticky => Some("clients of a Unix socket have no address to be told by: they are served in turn"),
+        Scheduling::RoundRobin | Scheduling::Shared => None,
+    };
     let mut service = Service::start(options).map_err(io::Error::other)?;
-    let mut watch = Watch::default();
+    let mut watch = Watch {
+        unix_note,
+        ..Watch::default()
+    };
     let code = loop {
         tokio::select! {
             event = service.next() => match event {
@@ -363,6 +377,8 @@ struct Watch {
     come_back: bool,
     /// The restarts are spent.
     failed: bool,
+    /// What is to be said when a worker listens on a Unix socket.
+    unix_note: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -413,6 +429,11 @@ impl Watch {
                 }
                 if !expected {
                     self.last = Some((*worker, *status));
+                }
+            }
+            ServiceEvent::Listening { address, .. } if address.address_type == Some(AddressType::Unix) => {
+                if let Some(note) = self.unix_note.take() {
+                    reporter.note(note);
                 }
             }
             // Workers that live on would hide from whoever supervises this program that it is not whole.

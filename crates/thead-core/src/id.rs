@@ -25,6 +25,11 @@ id! {
     ListenerId(u32)
 }
 id! {
+    /// One of the sockets of a listener among which the kernel spreads connections: a worker's own for as long as it lives.
+    /// Counts from 0; the lane of a worker that is gone is the next one's.
+    LaneId(u32)
+}
+id! {
     /// An accepted connection that nobody has taken yet.
     ConnId(u64)
 }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::channel::{Fault, Handle, Message, SendError, until};
 use crate::cluster::{Primary, PrimaryEvent};
 use crate::command::Command;
-use crate::output::{Line, Stream, Tail};
+use crate::output::{Origin, Sink, Stream, Tail};
 use crate::stdio::Stdio;
 use crate::sys::pidfd::ExitStatus;
 
@@ -29,7 +29,6 @@ pub use operator::{Done, Operator, OrderError, Reply};
 pub use status::{ADDRESSES, Ended, SlotStatus, Status, WorkerStatus};
 pub use thead_core::restart::{Backoff, Intensity, Policy, Restart};
 pub use thead_core::service::{Config as Life, Ready, Reload, Stop};
-pub use thead_core::worker::View;
 
 use operator::{Request, What};
 use status::REMEMBERED;
@@ -97,7 +96,7 @@ pub struct Options {
     /// Who gets which connection.
     pub cluster: crate::cluster::Config,
     /// Where what workers print goes; `None` leaves them the streams of this process.
-    pub lines: Option<mpsc::Sender<Line>>,
+    pub lines: Option<Sink>,
 }
 
 impl Options {
@@ -188,7 +187,7 @@ pub enum ServiceEvent {
 #[derive(Debug)]
 pub struct Service {
     settings: Settings,
-    lines: Option<mpsc::Sender<Line>>,
+    lines: Option<Sink>,
     machine: thead_core::service::Service,
     primary: Primary,
     /// What the generations are that may still be started.
@@ -294,11 +293,6 @@ impl Service {
     /// Whether a process that is not collected yet is one of its workers.
     pub fn owns(&self, pid: u32) -> bool {
         self.primary.owns(pid)
-    }
-
-    /// All living workers, and those about to live, oldest first.
-    pub fn workers(&self) -> impl Iterator<Item = View> {
-        self.machine.workers()
     }
 
     /// The last lines that a worker printed, oldest first, also of one that died lately. Empty without
@@ -553,13 +547,19 @@ impl Service {
             .get(&generation)
             .ok_or("its program is not known")?
             .clone();
-        let forked = self.primary.fork_as(worker, &program.command, gated);
+        let forked = self.primary.fork_as(worker, Some(slot), &program.command, gated);
         let forked = forked.map_err(|error| reason_of(&error))?;
         let mut tail = Tail::default();
         if let Some(lines) = &self.lines {
             for (stream, pipe) in [(Stream::Stdout, forked.stdout), (Stream::Stderr, forked.stderr)] {
                 let Some(pipe) = pipe else { continue };
-                match tail.capture(worker, stream, pipe, lines.clone()) {
+                let from = Origin {
+                    worker,
+                    slot,
+                    pid: forked.pid,
+                    stream,
+                };
+                match tail.capture(from, pipe, lines.clone()) {
                     Ok(capture) => drop(tokio::spawn(capture)),
                     // Closed at once, so that the worker is not held up.
                     Err(error) => tracing::warn!(%worker, %error, "what a worker prints is not read"),
