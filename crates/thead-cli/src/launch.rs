@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use thead::cluster::Scheduling;
-use thead::service::{Backoff, Drain, Intensity, Life, Options, Policy, Ready, Reload, Restart, Stop};
+use thead::service::{Backoff, Drain, Intensity, Life, Options, Policy, Ready, Reload, Restart, Settings, Stop};
 use thead::{Command, Runtime, Serialization};
 use tokio::signal::unix::SignalKind;
 
 use crate::config;
+use crate::orphans::SERVICE;
 use crate::program::{Place, Program};
 use crate::role::Spec;
 
@@ -23,7 +24,7 @@ pub(crate) struct Wish<'a> {
 }
 
 /// The command of a worker, and how it is asked to leave.
-pub(crate) fn command_of(program: &mut Program, wish: Wish<'_>) -> (Command, Drain) {
+pub(crate) fn program_of(program: &mut Program, wish: Wish<'_>) -> thead::service::Program {
     let (mut command, drain) = match &program.script {
         None if wish.channel => (
             Command::new(&program.command).channel(Serialization::Json),
@@ -61,7 +62,10 @@ pub(crate) fn command_of(program: &mut Program, wish: Wish<'_>) -> (Command, Dra
     for (name, value) in &program.env {
         command = command.env(name, value);
     }
-    (command.args(&program.args).own_group(), drain)
+    thead::service::Program {
+        command: command.args(&program.args).own_group(),
+        drain,
+    }
 }
 
 /// What a service is called that was given no name.
@@ -74,21 +78,25 @@ pub(crate) fn name_of(program: &Program) -> String {
         .unwrap_or_else(|| "service".into())
 }
 
-/// Deno cannot share a socket.
+/// What a runtime cannot do is done otherwise, or at least said.
 pub(crate) fn mend_schedule(program: &mut Program, scheduling: &mut Scheduling) {
-    let deno = program
-        .script
-        .as_ref()
-        .is_some_and(|script| script.runtime == Runtime::Deno);
-    if deno && *scheduling == Scheduling::Shared {
-        let note = "Deno cannot accept from a socket that workers share: connections go round-robin";
-        program.notes.push(note.into());
-        *scheduling = Scheduling::RoundRobin;
+    match (program.script.as_ref().map(|script| script.runtime), *scheduling) {
+        (Some(Runtime::Deno), Scheduling::Shared | Scheduling::Kernel) => {
+            let note = "Deno cannot accept from a socket that it is given: connections go round-robin";
+            program.notes.push(note.into());
+            *scheduling = Scheduling::RoundRobin;
+        }
+        (Some(Runtime::Bun), Scheduling::Sticky) => {
+            let note =
+                "Bun's servers accept by themselves, whichever the kernel picks: clients do not keep their worker";
+            program.notes.push(note.into());
+        }
+        _ => {}
     }
 }
 
-/// What a primary runs, or why it cannot.
-pub(crate) fn prepare(spec: &Spec) -> Result<(Program, Options), String> {
+/// The program of a service's workers, or why there is none.
+pub(crate) fn resolve(spec: &Spec) -> Result<(Program, thead::service::Program), String> {
     let config = &spec.config;
     let cwd = spec.base.join(config.cwd.as_deref().unwrap_or(Path::new("")));
     if !cwd.is_dir() {
@@ -111,34 +119,48 @@ pub(crate) fn prepare(spec: &Spec) -> Result<(Program, Options), String> {
         preload: config.preload,
         cwd: Some(&cwd),
     };
-    let (mut command, drain) = command_of(&mut program, wish);
+    let mut made = program_of(&mut program, wish);
     for (name, value) in &config.env {
-        command = command.env(name, value);
+        made.command = made.command.env(name, value);
     }
     for (name, path) in &config.secret_files {
         let path = spec.base.join(path);
         let secret = std::fs::read_to_string(&path)
             .map_err(|error| format!("the secret {name}: {}: {error}", path.display()))?;
-        command = command.env(name, secret.strip_suffix('\n').unwrap_or(&secret));
+        made.command = made.command.env(name, secret.strip_suffix('\n').unwrap_or(&secret));
     }
-    command = command.env("THEAD_SERVICE", spec.name.as_str());
-    command = limited(command, &config.limit);
-    let mut options = Options::new(command);
-    options.drain = drain;
-    options.lame_duck = config.reload.lame_duck.duration();
-    options.stop_signal = config.stop.signal.number();
-    options.life = life_of(spec, program.script.is_some() || config.channel);
-    options.life.validate().map_err(|error| error.to_string())?;
-    options.cluster.scheduling = match config.schedule {
+    made.command = limited(made.command.env(SERVICE, spec.name.as_str()), &config.limit);
+    Ok((program, made))
+}
+
+/// What a primary runs, or why it cannot.
+pub(crate) fn prepare(spec: &Spec) -> Result<(Program, Options), String> {
+    let (mut program, made) = resolve(spec)?;
+    let mut options = Options::new(made);
+    options.settings = settings_of(spec, &program);
+    options.settings.life.validate().map_err(|error| error.to_string())?;
+    options.cluster.scheduling = match spec.config.schedule {
         config::Schedule::RoundRobin => Scheduling::RoundRobin,
-        _ => Scheduling::Shared,
+        config::Schedule::Shared => Scheduling::Shared,
+        config::Schedule::Kernel => Scheduling::Kernel,
+        config::Schedule::Sticky => Scheduling::Sticky,
     };
     mend_schedule(&mut program, &mut options.cluster.scheduling);
     Ok((program, options))
 }
 
-/// What can change while a service runs. `cluster`: its workers can share a port.
-pub(crate) fn life_of(spec: &Spec, cluster: bool) -> Life {
+/// What can change while a service runs.
+pub(crate) fn settings_of(spec: &Spec, program: &Program) -> Settings {
+    let config = &spec.config;
+    Settings {
+        life: life_of(spec, program.script.is_some() || config.channel),
+        lame_duck: config.reload.lame_duck.duration(),
+        stop_signal: config.stop.signal.number(),
+    }
+}
+
+/// `cluster`: its workers can share a port.
+fn life_of(spec: &Spec, cluster: bool) -> Life {
     let config = &spec.config;
     let cores = thead::sys::limit::cores();
     let instances = match config.instances {
@@ -175,6 +197,7 @@ pub(crate) fn life_of(spec: &Spec, cluster: bool) -> Life {
         reload: Reload {
             surge: config.reload.surge as usize,
             soak: config.reload.soak.duration(),
+            max_unavailable: config.reload.max_unavailable as usize,
         },
         stop: Stop {
             drain: config.reload.drain.duration(),

@@ -17,6 +17,7 @@ mod program;
 mod report;
 mod role;
 mod run;
+mod setup;
 mod told;
 mod verbs;
 
@@ -61,12 +62,23 @@ enum Verb {
     Plan(verbs::ApplyArgs),
     /// Run the daemon, or end it.
     Daemon(control::DaemonArgs),
+    /// Let systemd start the daemon at boot: writes a unit, and checks it.
+    Startup(setup::StartupArgs),
+    /// Print completions for a shell.
+    Completions {
+        /// Which.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man(setup::ManArgs),
     /// A service's primary; the daemon starts it.
     #[command(hide = true)]
     Primary {
         /// The service, for whoever lists processes.
         name: String,
     },
+    /// Look whether a configuration is right, and tell all that is not.
+    Check(config::verb::CheckArgs),
     /// See it work: serves a small server, asks it, renews it, and goes on until Ctrl-C.
     Demo(demo::DemoArgs),
     /// The server of the demo, as a worker without Node.
@@ -92,7 +104,11 @@ fn main() -> ExitCode {
         Verb::Apply(args) => verbs::apply(&args, false),
         Verb::Plan(args) => verbs::apply(&args, true),
         Verb::Daemon(args) => control::daemon(&args),
+        Verb::Startup(args) => setup::startup(&args),
+        Verb::Completions { shell } => setup::completions(shell),
+        Verb::Man(args) => setup::man(&args),
         Verb::Primary { .. } => primary::primary(),
+        Verb::Check(args) => config::verb::check(&args),
         Verb::Demo(args) => demo::demo(&args),
         Verb::DemoWorker => demo::worker(),
     }

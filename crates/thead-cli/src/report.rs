@@ -8,14 +8,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 use thead::core::id::WorkerId;
-use thead::core::service::Event;
-use thead::output::Line;
+use thead::output::Queue;
 use thead::service::{Options, Service, ServiceEvent};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::program::Program;
 
+mod life;
 mod printer;
 mod tell;
 mod text;
@@ -80,13 +80,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Reporter {
     /// Must be called within the runtime.
-    pub(crate) fn start(style: Style, name: String, lines: mpsc::Receiver<Line>) -> Self {
+    pub(crate) fn start(style: Style, name: String, lines: Queue) -> Self {
         let (items, taken) = mpsc::channel(ITEMS);
         let (printed, enough) = (Arc::default(), Arc::default());
         let printer = Printer {
             style,
             name: name.clone(),
-            slots: Default::default(),
             printed: Arc::clone(&printed),
             enough: Arc::clone(&enough),
         };
@@ -132,14 +131,15 @@ impl Reporter {
         self.say(Tone::Bad, text.to_owned(), "warning", json!({ "message": text }));
     }
 
+    pub(crate) fn note(&self, text: &str) {
+        self.say(Tone::Plain, text.to_owned(), "note", json!({ "message": text }));
+    }
+
     pub(crate) fn started(&self, program: &Program, options: &Options) {
-        for note in &program.notes {
-            self.say(Tone::Plain, note.clone(), "note", json!({ "message": note }));
-        }
-        let instances = options.life.instances;
-        let schedule = format!("{:?}", options.cluster.scheduling);
-        let schedule = if schedule == "Shared" { "shared" } else { "round-robin" };
-        let preload = options.drain == thead::service::Drain::HandBack;
+        program.notes.iter().for_each(|note| self.note(note));
+        let instances = options.settings.life.instances;
+        let schedule = options.cluster.scheduling.to_string();
+        let preload = options.program.drain == thead::service::Drain::HandBack;
         let what = program
             .script
             .as_ref()
@@ -166,9 +166,6 @@ impl Reporter {
 
     /// `last`: the worker that died last without being told to.
     pub(crate) fn event(&self, service: &Service, event: &ServiceEvent, last: Option<WorkerId>) {
-        if let ServiceEvent::Life(Event::Spawned { worker, slot, .. }) = event {
-            let _ = self.items.try_send(Item::Slot(*worker, *slot));
-        }
         let say = |tone, text, name: &str, details| self.say(tone, text, name, details);
         let teller = Teller {
             name: &self.name,

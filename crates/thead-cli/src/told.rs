@@ -13,12 +13,13 @@ pub(crate) fn millis_now() -> UnixMillis {
 
 /// Something that has just happened to a service, or to the daemon itself where that has no name.
 pub(crate) fn event(service: &str, kind: &str, bad: bool, text: impl Into<String>, details: Value) -> Event {
-    let mut event = Event::default();
-    event.time = millis_now();
-    event.service = service.to_owned();
-    event.event = kind.to_owned();
-    event.bad = bad;
-    event.text = text.into();
-    event.details = details;
-    event
+    Event {
+        id: 0,
+        time: millis_now(),
+        service: service.to_owned(),
+        event: kind.to_owned(),
+        text: text.into(),
+        bad,
+        details,
+    }
 }

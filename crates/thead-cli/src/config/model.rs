@@ -2,9 +2,12 @@
 //! told.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::value::{Argv, ByteSize, Instances, Name, Signal, Span};
@@ -295,8 +298,9 @@ pub(crate) struct Limit {
 }
 
 /// One piece of hot data: a path, or a table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(from = "DataForm", rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(from = "DataForm")]
 pub(crate) struct Data {
     /// The file or directory.
     pub(crate) file: PathBuf,
@@ -312,8 +316,9 @@ pub(crate) struct Data {
 }
 
 /// How [`Data`] is written.
-#[derive(Deserialize, JsonSchema)]
+#[derive(JsonSchema)]
 #[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is asked for")]
 enum DataForm {
     /// Only its path.
     Path(PathBuf),
@@ -324,29 +329,48 @@ enum DataForm {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct DataTable {
+    /// The file or directory.
     file: PathBuf,
+    /// How workers get it. Default `auto`.
     #[serde(rename = "as", default)]
     form: Form,
+    /// A command that is run with the new file as its last argument; unless it exits with 0 the change is refused.
     check: Option<Argv>,
+    /// A signal for workers without a channel when the data has changed.
     signal: Option<Signal>,
 }
 
-impl From<DataForm> for Data {
-    fn from(form: DataForm) -> Self {
-        match form {
-            DataForm::Path(file) => Self {
-                file,
-                form: Form::default(),
-                check: None,
-                signal: None,
-            },
-            DataForm::Table(table) => Self {
-                file: table.file,
-                form: table.form,
-                check: table.check,
-                signal: table.signal,
-            },
+impl<'de> Deserialize<'de> for Data {
+    /// By hand, for what is derived for such a choice says no more than that neither fits.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Data;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a path, or a table with `file`")
+            }
+
+            fn visit_str<E: de::Error>(self, path: &str) -> Result<Data, E> {
+                Ok(Data {
+                    file: path.into(),
+                    form: Form::default(),
+                    check: None,
+                    signal: None,
+                })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<Data, A::Error> {
+                let table = DataTable::deserialize(MapAccessDeserializer::new(access))?;
+                Ok(Data {
+                    file: table.file,
+                    form: table.form,
+                    check: table.check,
+                    signal: table.signal,
+                })
+            }
         }
+        deserializer.deserialize_any(Read)
     }
 }
 

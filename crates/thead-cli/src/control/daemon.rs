@@ -152,7 +152,10 @@ async fn run(umask: u32) -> io::Result<()> {
     });
     registry.boot();
     let _ = crate::notify::ready();
-    until_told(&registry, &end).await?;
+    tokio::select! {
+        done = until_told(&registry, &end) => done?,
+        () = crate::notify::keep_alive() => {}
+    }
     let _ = std::fs::remove_file(&socket);
     Ok(())
 }
@@ -178,6 +181,7 @@ async fn until_told(registry: &Arc<Registry>, end: &tokio::sync::Notify) -> io::
             }
         }
     };
+    let _ = crate::notify::stopping();
     if everything {
         eprintln!("thead: stops all services; once more ends it at once");
         tokio::select! {

@@ -8,6 +8,8 @@ mod apply;
 mod daemon;
 mod dirs;
 mod events;
+mod group;
+mod openapi;
 mod plan;
 mod registry;
 mod sample;

@@ -37,27 +37,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 pub(super) fn problem(code: &str, message: impl Into<String>, hint: Option<&str>) -> Problem {
-    let mut problem = Problem::default();
-    problem.code = code.to_owned();
-    problem.message = message.into();
-    problem.hint = hint.map(str::to_owned);
-    problem
+    Problem {
+        code: code.to_owned(),
+        message: message.into(),
+        hint: hint.map(str::to_owned),
+    }
 }
 
 impl Registry {
     /// Takes care of all that was saved, and starts what should run.
     pub(crate) fn new(shared: Arc<Shared>, store: Store, saved: Vec<Saved>) -> Arc<Self> {
-        let services = saved.iter().map(|saved| {
-            let handle = Handle::new(Arc::clone(&shared), saved.clone());
-            (saved.name.clone(), handle)
-        });
-        Arc::new(Self {
-            services: Mutex::new(services.collect()),
+        let registry = Arc::new(Self {
+            services: Mutex::default(),
             shared,
             store,
             sampler: Mutex::default(),
-            saving: tokio::sync::Mutex::new(saved),
-        })
+            saving: tokio::sync::Mutex::new(saved.clone()),
+        });
+        for saved in saved {
+            registry.insert(saved);
+        }
+        registry
     }
 
     pub(super) fn handle(&self, name: &Name) -> Option<Handle> {
@@ -68,9 +68,11 @@ impl Registry {
         lock(&self.services).values().cloned().collect()
     }
 
-    pub(super) fn insert(&self, saved: Saved) -> Handle {
+    pub(super) fn insert(self: &Arc<Self>, saved: Saved) -> Handle {
         let handle = Handle::new(Arc::clone(&self.shared), saved);
         lock(&self.services).insert(handle.name.clone(), handle.clone());
+        let (name, view) = (handle.name.clone(), handle.view.clone());
+        tokio::spawn(super::group::watch(Arc::downgrade(self), name, view));
         self.shared.changed();
         handle
     }
@@ -143,16 +145,14 @@ impl Registry {
             }
         }
         let services = self.list();
-        let mut description = Description::default();
-        description.service = services
-            .into_iter()
-            .find(|service| service.name == name)
-            .unwrap_or(view.service);
-        description.config = serde_json::to_value(config).unwrap_or_default();
-        description.base = view.saved.base.display().to_string();
-        description.exits = view.exits;
-        description.events = self.shared.journal.of(name, 16);
-        Ok(description)
+        let service = services.into_iter().find(|service| service.name == name);
+        Ok(Description {
+            service: service.unwrap_or(view.service),
+            config: serde_json::to_value(config).unwrap_or_default(),
+            base: view.saved.base.display().to_string(),
+            exits: view.exits,
+            events: self.shared.journal.of(name, 16),
+        })
     }
 
     fn unknown(&self, name: &str) -> Problem {
@@ -243,7 +243,7 @@ impl Registry {
                 let signal = order.signal.as_deref().unwrap_or_default();
                 let signal: Signal = signal
                     .parse()
-                    .map_err(|error| problem("invalid", format!("{error}"), Some("such as HUP, SIGUSR2 or 12")))?;
+                    .map_err(|error: String| problem("invalid", error, Some("such as HUP, SIGUSR2 or 12")))?;
                 self.each_work(targets, |part| Work::Signal {
                     signal: signal.number(),
                     slot: match part {
@@ -270,10 +270,7 @@ impl Registry {
             }
         };
         self.save().await;
-        Ok(Outcomes {
-            outcomes,
-            ..Outcomes::default()
-        })
+        Ok(Outcomes { outcomes })
     }
 
     async fn each<F: Future<Output = Outcome> + Send + 'static>(
@@ -389,10 +386,7 @@ impl Registry {
             .map(|handle| handle.name.clone())
             .collect();
         let outcomes = self.end_all(names, false, false).await;
-        Outcomes {
-            outcomes,
-            ..Outcomes::default()
-        }
+        Outcomes { outcomes }
     }
 }
 

@@ -57,6 +57,10 @@ impl Server {
     pub(crate) async fn serve(self, listener: UnixListener) {
         let router = Router::new()
             .route("/v1/version", get(version))
+            .route(
+                "/v1/openapi.json",
+                get(async || json(StatusCode::OK, &super::openapi::document())),
+            )
             .route("/v1/services", get(services))
             .route("/v1/services/{name}", get(describe))
             .route("/v1/events", get(events))

@@ -1,82 +1,58 @@
-//! What is known of a service, for whoever asks how it is.
+//! How a service is, put into the words of the control socket.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use thead::control::{Exit, Phase, UnixMillis, Worker};
-use thead::core::id::WorkerId;
-use thead::core::service::{Event, Outcome};
+use thead::core::id::{Generation, WorkerId};
+use thead::core::service::{Condition, Event, Holder, Order, Outcome};
 use thead::core::worker;
-use thead::output::Line;
-use thead::service::{Service, ServiceEvent};
-use tokio::sync::mpsc;
+use thead::service::{Ended, Service, ServiceEvent};
 
 use crate::role::Status;
 use crate::told::millis_now;
 
-/// Exits that are remembered.
-const EXITS: usize = 16;
-
+/// What the service itself does not remember.
 #[derive(Debug)]
 pub(super) struct Book {
-    name: String,
-    /// What the generations of this run are counted from.
+    /// What generations of this run are counted from: the first one is this.
     first_generation: u64,
     since: UnixMillis,
-    /// When each living worker became a process.
-    born: BTreeMap<WorkerId, UnixMillis>,
-    pids: BTreeMap<WorkerId, u32>,
-    restarts: BTreeMap<u32, u64>,
-    exits: VecDeque<Exit>,
+    /// The worker that died last without being told to.
     last_death: Option<WorkerId>,
-    reloading: bool,
-    stopping: bool,
-    ready_once: bool,
+    /// Why it is not as it should be, until all is well again.
+    trouble: Option<String>,
     outcome: Option<Outcome>,
-    reason: Option<String>,
 }
 
 impl Book {
-    pub(super) fn new(name: &str, first_generation: u64) -> Self {
+    pub(super) fn new(first_generation: u64) -> Self {
         Self {
-            name: name.to_owned(),
             first_generation,
             since: millis_now(),
-            born: BTreeMap::new(),
-            pids: BTreeMap::new(),
-            restarts: BTreeMap::new(),
-            exits: VecDeque::new(),
             last_death: None,
-            reloading: false,
-            stopping: false,
-            ready_once: false,
+            trouble: None,
             outcome: None,
-            reason: None,
         }
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The worker that died last without being told to.
     pub(super) fn last_death(&self) -> Option<WorkerId> {
         self.last_death
     }
 
-    /// Also of one that has just ended.
-    pub(super) fn pid_of(&self, worker: WorkerId) -> Option<u32> {
-        self.pids.get(&worker).copied()
-    }
-
     /// Takes note; whether it is over.
-    pub(super) fn note(&mut self, service: &Service, event: &ServiceEvent) -> bool {
+    pub(super) fn note(&mut self, event: &ServiceEvent) -> bool {
         match event {
-            ServiceEvent::Life(event) => self.life(service, event),
+            ServiceEvent::Life(Event::Exited { worker, expected, .. }) if !expected => {
+                self.last_death = Some(*worker);
+            }
+            ServiceEvent::Life(Event::RestartScheduled { slot, failure, .. }) => {
+                self.trouble = Some(format!("/{slot} {failure}"));
+            }
+            ServiceEvent::Life(Event::ReloadAborted { cause, .. }) => {
+                self.trouble = Some(format!("the last reload was aborted: {cause}"));
+            }
+            ServiceEvent::Life(Event::ReloadDone { .. }) => self.trouble = None,
             ServiceEvent::Finished(outcome) => {
-                if let Outcome::Failed { reason } = outcome {
-                    self.reason = Some(reason.to_string());
-                }
                 self.outcome = Some(outcome.clone());
                 return true;
             }
@@ -85,123 +61,107 @@ impl Book {
         false
     }
 
-    fn life(&mut self, service: &Service, event: &Event) {
-        match event {
-            Event::Spawned { worker, pid, .. } => {
-                self.pids.insert(*worker, *pid);
-                self.born.insert(*worker, millis_now());
-            }
-            Event::Ready { .. } => {
-                self.ready_once = true;
-                self.reason = None;
-            }
-            Event::Exited {
-                worker,
-                slot,
-                status,
-                expected,
-                uptime,
-                ..
-            } => {
-                self.born.remove(worker);
-                if !expected {
-                    self.last_death = Some(*worker);
-                }
-                let (code, signal) = match status {
-                    worker::Exit::Code(code) => (Some(*code), None),
-                    worker::Exit::Signal { signal, .. } => (None, Some(*signal)),
-                };
-                self.exits.push_front(Exit {
-                    time: millis_now(),
-                    slot: slot.0,
-                    worker: worker.0,
-                    code,
-                    signal,
-                    expected: *expected,
-                    cause: status.to_string(),
-                    uptime_ms: uptime.as_millis() as u64,
-                    last_lines: if *expected {
-                        Vec::new()
-                    } else {
-                        service.last_lines(*worker)
-                    },
-                });
-                self.exits.truncate(EXITS);
-            }
-            Event::RestartScheduled {
-                slot, failure, delay, ..
-            } => {
-                *self.restarts.entry(slot.0).or_default() += 1;
-                self.reason = Some(format!("/{slot} {failure}; started again after {delay:?}"));
-            }
-            Event::GaveUp { slot, reason } => self.reason = Some(format!("/{slot} is given up: {reason}")),
-            Event::ReloadStarted { .. } => self.reloading = true,
-            Event::ReloadDone { .. } | Event::ReloadServing { .. } => self.reloading = false,
-            Event::ReloadAborted { cause, .. } => {
-                self.reloading = false;
-                self.reason = Some(format!("the last reload was aborted: {cause}"));
-            }
-            Event::Stopping => self.stopping = true,
-            _ => {}
-        }
+    /// What a restart runs.
+    pub(super) fn generation(&self, service: &Service) -> u64 {
+        self.count(service.status().generation)
     }
 
-    pub(super) fn status(&self, service: &Service) -> Status {
-        let mut status = Status::default();
-        let of = &mut status.service;
-        of.name.clone_from(&self.name);
-        of.primary = Some(std::process::id());
-        of.since = Some(self.since);
-        of.instances = service.instances() as u32;
-        of.reason.clone_from(&self.reason);
-        of.restarts = self.restarts.values().sum();
-        let generation = |of: thead::core::id::Generation| self.first_generation + u64::from(of.0) - 1;
-        of.generation = self.first_generation;
-        for view in service.workers() {
-            let ready = matches!(view.phase, worker::Phase::Ready);
-            of.ready += u32::from(ready);
-            if ready {
-                of.generation = of.generation.max(generation(view.generation));
-            }
-            of.workers.push(Worker {
-                slot: view.slot.0,
-                id: view.worker.0,
-                pid: view.pid,
-                phase: format!("{:?}", view.phase).to_lowercase(),
-                generation: generation(view.generation),
-                since: self.born.get(&view.worker).copied(),
-                restarts: self.restarts.get(&view.slot.0).copied().unwrap_or(0),
-                ..Worker::default()
-            });
-        }
-        of.workers.sort_by_key(|worker| (worker.slot, worker.id));
-        of.ready = of.ready.min(of.instances);
-        of.phase = match &self.outcome {
-            Some(Outcome::Failed { .. }) => Phase::Failed,
-            Some(_) => Phase::Stopped,
-            None if self.stopping => Phase::Stopping,
-            None if self.reloading => Phase::Reloading,
-            None if of.ready >= of.instances => Phase::Ready,
-            None if self.ready_once => Phase::Degraded,
-            None => Phase::Starting,
+    fn count(&self, generation: Generation) -> u64 {
+        self.first_generation + u64::from(generation.0) - 1
+    }
+
+    pub(super) fn status(&self, name: &str, service: &Service) -> Status {
+        let seen = service.status();
+        let generation = |of| self.count(of);
+        let workers = seen.workers.iter().map(|of| Worker {
+            slot: of.slot.0,
+            id: of.worker.0,
+            pid: of.pid,
+            phase: phase_name(of.phase).to_owned(),
+            generation: generation(of.generation),
+            since: of.started.map(millis),
+            restarts: seen
+                .slots
+                .get(of.slot.0 as usize)
+                .map_or(0, |slot| slot.restarts.into()),
+            ..Worker::default()
+        });
+        let mut workers: Vec<_> = workers.collect();
+        workers.sort_by_key(|worker| (worker.slot, worker.id));
+        let given_up = seen.slots.iter().find_map(|slot| match &slot.holder {
+            Holder::GivenUp(reason) => Some(format!("/{} is given up: {reason}", slot.slot)),
+            _ => None,
+        });
+        let waits = seen.slots.iter().find_map(|slot| {
+            let trouble = self.trouble.as_deref().unwrap_or("its worker died");
+            slot.waits
+                .map(|waits| format!("{trouble}; started again in {waits:.1?}"))
+        });
+        let (phase, reason) = match (&self.outcome, seen.condition) {
+            (Some(Outcome::Failed { reason }), _) => (Phase::Failed, Some(reason.to_string())),
+            (Some(_), _) | (None, Condition::Ended) => (Phase::Stopped, None),
+            (None, Condition::Stopping) => (Phase::Stopping, None),
+            (None, Condition::Failed) => (Phase::Failed, given_up),
+            (None, _) if matches!(seen.change, Some((Order::Reload, _))) => (Phase::Reloading, None),
+            (None, Condition::Starting) => (Phase::Starting, waits),
+            (None, Condition::Ready) => (
+                Phase::Ready,
+                self.trouble.clone().filter(|text| text.starts_with("the last")),
+            ),
+            (None, _) => (Phase::Degraded, given_up.or(waits).or_else(|| self.trouble.clone())),
         };
-        status.exits = self.exits.iter().cloned().collect();
+        let mut status = Status::default();
+        status.service.name = name.to_owned();
+        status.service.phase = phase;
+        status.service.reason = reason;
+        status.service.instances = u32::try_from(seen.instances).unwrap_or(u32::MAX);
+        status.service.ready = u32::try_from(seen.ready.min(seen.instances)).unwrap_or(u32::MAX);
+        status.service.generation = generation(seen.generation);
+        status.service.primary = Some(std::process::id());
+        status.service.since = Some(self.since);
+        status.service.restarts = seen.slots.iter().map(|slot| u64::from(slot.restarts)).sum();
+        status.service.workers = workers;
+        status.exits = seen.ended.iter().map(exit).collect();
         status
     }
 }
 
-/// Writes what workers print into a file.
-pub(super) async fn drain(mut lines: mpsc::Receiver<Line>, dir: PathBuf) {
-    use std::io::Write;
-    let Ok(mut file) = std::fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(dir.join("out.log"))
-    else {
-        return;
+fn exit(ended: &Ended) -> Exit {
+    let (code, signal) = match ended.status {
+        worker::Exit::Code(code) => (Some(code), None),
+        worker::Exit::Signal { signal, .. } => (None, Some(signal)),
     };
-    while let Some(mut line) = lines.recv().await {
-        line.text.push(b'\n');
-        let _ = file.write_all(&line.text);
+    let cause = match &ended.failure {
+        Some(failure) if failure.to_string() != ended.status.to_string() => {
+            format!("{failure}; {}", ended.status)
+        }
+        _ => ended.status.to_string(),
+    };
+    Exit {
+        time: millis(ended.at),
+        slot: ended.slot.0,
+        worker: ended.worker.0,
+        code,
+        signal,
+        expected: ended.expected,
+        cause,
+        uptime_ms: u64::try_from(ended.uptime.as_millis()).unwrap_or(u64::MAX),
+        last_lines: ended.last_lines.clone(),
     }
+}
+
+fn phase_name(phase: worker::Phase) -> &'static str {
+    match phase {
+        worker::Phase::Starting => "starting",
+        worker::Phase::Ready => "ready",
+        worker::Phase::Disconnected => "disconnected",
+        worker::Phase::Draining => "draining",
+        worker::Phase::Terminating => "terminating",
+        worker::Phase::Killed => "killed",
+    }
+}
+
+fn millis(time: SystemTime) -> UnixMillis {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

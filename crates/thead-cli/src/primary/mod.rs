@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 use thead::control::{Event, Outcome, Phase};
-use thead::service::{Service, ServiceEvent};
+use thead::core::service::Event as Life;
+use thead::core::worker::Slot;
+use thead::service::{OrderError, Reply, Service, ServiceEvent};
 use thead::{Link, ParentEvent};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use book::Book;
@@ -24,6 +26,7 @@ use crate::config::Name;
 use crate::control::PRIMARY_LISTENER;
 use crate::launch;
 use crate::orphans;
+use crate::program::Program;
 use crate::report::{Teller, Tone};
 use crate::role::{Order, Report, Spec, Status, Work};
 use crate::told::{event, event as event_of};
@@ -32,8 +35,8 @@ use crate::told::{event, event as event_of};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Changes that are nearer than this are told together.
 const TOGETHER: Duration = Duration::from_millis(20);
-/// Lines of workers that may wait to be written; when they are full, the workers wait.
-const LINES: usize = 256;
+/// Bytes of what workers print that may wait to be written.
+const WAITING: usize = 4 << 20;
 /// Low descriptors kept free for what a worker inherits.
 const SPAWN_SLOTS: usize = 8;
 
@@ -81,21 +84,22 @@ async fn serve(listener: UnixListener) -> io::Result<()> {
         Ok(prepared) => prepared,
         Err(reason) => return refuse(&link, &spec.name, &reason).await,
     };
-    let (lines, printed) = mpsc::channel(LINES);
+    let (lines, mut printed) = thead::output::queue(WAITING);
     options.lines = Some(lines);
-    let sink = tokio::spawn(crate::primary::book::drain(printed, spec.log_dir.clone()));
+    let sink = tokio::spawn(async move { while printed.next().await.is_some() {} });
     let service = match Service::start(options) {
         Ok(service) => service,
         Err(error) => return refuse(&link, &spec.name, &error.to_string()).await,
     };
     let mut primary = Primary {
-        book: Book::new(spec.name.as_str(), spec.generation),
+        book: Book::new(spec.generation),
+        program: program.clone(),
+        works: JoinSet::new(),
         service,
         link: Some(link),
         listener,
         told: Instant::now(),
         dirty: true,
-        stopping: Vec::new(),
         come_back: false,
         spec: *spec,
     };
@@ -163,9 +167,24 @@ struct Primary {
     told: Instant,
     /// Something has changed since.
     dirty: bool,
-    /// Orders that are answered when it is over.
-    stopping: Vec<u64>,
+    /// Orders that are being carried out: each ends with its number and what came of it.
+    works: JoinSet<(u64, Result<Ended, OrderError>)>,
+    /// What the workers run.
+    program: Program,
     come_back: bool,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug)]
+enum Ended {
+    Stopped,
+    Restarted,
+    Reloaded,
+    /// Reloaded with a new configuration.
+    Changed,
+    Configured,
+    Scaled(usize),
+    Signalled,
 }
 
 enum Happened {
@@ -173,6 +192,7 @@ enum Happened {
     Control(Option<ParentEvent>),
     Came(io::Result<Link>),
     Told(Work),
+    Worked(u64, Result<Ended, OrderError>),
     Child,
     Time,
 }
@@ -224,6 +244,7 @@ impl Primary {
                     self.report();
                 }
                 Happened::Told(work) => self.work(0, work),
+                Happened::Worked(id, result) => self.worked(id, result),
                 Happened::Child => self.collect(),
                 Happened::Time => {
                     if self.come_back {
@@ -261,6 +282,7 @@ impl Primary {
             event = control => Happened::Control(event),
             link = admit(&self.listener) => Happened::Came(link),
             told = signals.next() => told,
+            Some(Ok((id, result))) = self.works.join_next() => Happened::Worked(id, result),
             () = time => Happened::Time,
         }
     }
@@ -271,25 +293,30 @@ impl Primary {
         let say = |tone: Tone, text: String, kind: &str, details: Value| {
             // What follows the first line is among the numbers too.
             let text = text.lines().next().unwrap_or_default();
-            let event = event_of(self.book.name(), kind, tone == Tone::Bad, text, details);
+            let event = event_of(self.spec.name.as_str(), kind, tone == Tone::Bad, text, details);
             heard.borrow_mut().push(event);
         };
         let teller = Teller {
-            name: self.book.name(),
+            name: self.spec.name.as_str(),
             messages: false,
             say: &say,
         };
         teller.event(&self.service, event, self.book.last_death());
-        let over = self.book.note(&self.service, event);
+        let over = self.book.note(event);
         self.dirty = true;
         for event in heard.into_inner() {
             self.pass_on(event);
         }
-        if let ServiceEvent::Life(thead::core::service::Event::Exited { worker, .. }) = event
-            && let Some(pid) = self.book.pid_of(*worker)
-        {
-            let service = &self.service;
-            orphans::kill_group(pid, |pid| service.owns(pid));
+        if let ServiceEvent::Life(Life::Exited { worker, .. }) = event {
+            let ended = self.service.status().ended;
+            let pid = ended
+                .iter()
+                .find(|ended| ended.worker == *worker)
+                .map(|ended| ended.pid);
+            if let Some(pid) = pid {
+                let service = &self.service;
+                orphans::kill_group(pid, |pid| service.owns(pid));
+            }
         }
         over
     }
@@ -315,7 +342,7 @@ impl Primary {
         }
         self.told = Instant::now();
         self.dirty = false;
-        let status = self.book.status(&self.service);
+        let status = self.book.status(self.spec.name.as_str(), &self.service);
         self.send(&Report::Status(Box::new(status)));
     }
 
@@ -341,29 +368,96 @@ impl Primary {
 
     fn work(&mut self, id: u64, work: Work) {
         let operator = self.service.operator();
+        let slot_of = |slot: u32| Slot(slot);
         match work {
-            Work::Stop { now } => {
-                self.stopping.push(id);
-                if now { operator.stop_now() } else { operator.stop() }
+            Work::Stop { now: false } => self.await_reply(id, Ended::Stopped, operator.stop()),
+            Work::Stop { now: true } => self.await_reply(id, Ended::Stopped, operator.stop_now()),
+            Work::Restart { slot: Some(slot) } => {
+                self.await_reply(id, Ended::Restarted, operator.restart_worker(slot_of(slot)));
             }
-            Work::Signal { signal, .. } => {
-                operator.signal(signal);
-                self.answer(id, true, "sent");
+            Work::Restart { slot: None } => match self.resolve(None) {
+                // Secrets are read anew, and a program is looked for anew.
+                Ok(program) => self.await_reply(id, Ended::Restarted, operator.restart(Some(program))),
+                Err(reason) => self.answer(id, false, reason, Vec::new()),
+            },
+            Work::Reload { spec } => {
+                let adopted = spec.is_some();
+                match self.resolve(spec) {
+                    Ok(program) => {
+                        let ended = if adopted { Ended::Changed } else { Ended::Reloaded };
+                        self.await_reply(id, ended, operator.reload(Some(program)));
+                    }
+                    Err(reason) => self.answer(id, false, reason, Vec::new()),
+                }
             }
-            Work::Scale { instances } => {
-                operator.scale(instances);
-                self.answer(id, true, "scaled");
+            Work::Change { spec } => {
+                let settings = launch::settings_of(&spec, &self.program);
+                self.spec = *spec;
+                self.await_reply(id, Ended::Configured, operator.configure(settings));
             }
-            _ => self.answer(id, false, "not yet"),
+            Work::Scale { instances } => self.await_reply(id, Ended::Scaled(instances), operator.scale(instances)),
+            Work::Signal { signal, slot } => {
+                let reply = match slot {
+                    Some(slot) => operator.signal_worker(slot_of(slot), signal),
+                    None => operator.signal(signal),
+                };
+                self.await_reply(id, Ended::Signalled, reply);
+            }
+            Work::Reopen => self.answer(id, true, "opened anew".into(), Vec::new()),
         }
     }
 
-    fn answer(&mut self, id: u64, ok: bool, text: &str) {
+    /// The program of a new generation; what else is new takes effect at once.
+    fn resolve(&mut self, spec: Option<Box<Spec>>) -> Result<thead::service::Program, String> {
+        let spec = spec.map_or_else(|| self.spec.clone(), |spec| *spec);
+        let (program, made) = launch::resolve(&spec)?;
+        let settings = launch::settings_of(&spec, &program);
+        settings.life.validate().map_err(|error| error.to_string())?;
+        if spec.config != self.spec.config {
+            drop(self.service.operator().configure(settings));
+        }
+        self.program = program;
+        self.spec = spec;
+        Ok(made)
+    }
+
+    fn await_reply(&mut self, id: u64, ended: Ended, reply: Reply) {
+        self.works.spawn(async move { (id, reply.await.map(|_| ended)) });
+    }
+
+    fn worked(&mut self, id: u64, result: Result<Ended, OrderError>) {
+        self.dirty = true;
+        // Whoever hears the answer and asks then shall see what came of it.
+        self.report();
+        match result {
+            Ok(ended) => {
+                let text = match ended {
+                    Ended::Stopped => "stopped".to_owned(),
+                    Ended::Restarted => "restarted".to_owned(),
+                    Ended::Reloaded | Ended::Changed => {
+                        let generation = self.book.generation(&self.service);
+                        format!("reloaded, generation {generation} serves")
+                    }
+                    Ended::Configured => "changed while it runs".to_owned(),
+                    Ended::Scaled(1) => "1 worker".to_owned(),
+                    Ended::Scaled(instances) => format!("{instances} workers"),
+                    Ended::Signalled => "signal sent".to_owned(),
+                };
+                self.answer(id, true, text, Vec::new());
+            }
+            Err(OrderError::Aborted { cause, last_lines }) => {
+                self.answer(id, false, format!("not done: {cause}"), last_lines);
+            }
+            Err(error) => self.answer(id, false, format!("not done: {error}"), Vec::new()),
+        }
+    }
+
+    fn answer(&mut self, id: u64, ok: bool, text: String, last_lines: Vec<String>) {
         let outcome = Outcome {
             service: self.spec.name.to_string(),
             ok,
-            text: text.to_owned(),
-            ..Outcome::default()
+            text,
+            last_lines,
         };
         if id != 0 {
             self.send(&Report::Done { id, outcome });
@@ -372,7 +466,7 @@ impl Primary {
 
     /// Leaves nothing behind, and says how it ended.
     async fn end(mut self) {
-        let mut status = self.book.status(&self.service);
+        let mut status = self.book.status(self.spec.name.as_str(), &self.service);
         status.over = true;
         for name in orphans::kill_all() {
             self.tell(
@@ -380,9 +474,6 @@ impl Primary {
                 true,
                 format!("killed {name}, which a worker had left behind"),
             );
-        }
-        for id in std::mem::take(&mut self.stopping) {
-            self.answer(id, true, "stopped");
         }
         self.send(&Report::Status(Box::new(status)));
         if let Some(link) = &self.link {

@@ -141,10 +141,8 @@ fn start_known(args: &StartArgs) -> Option<ExitCode> {
 }
 
 fn read(file: Option<&Path>, json: bool) -> Result<Apply, ExitCode> {
-    let loaded = config::load(file).map_err(|problems| problems.report(json))?;
-    for note in &loaded.notes {
-        eprintln!("thead: {note}");
-    }
+    let loaded = config::verb::load(file).map_err(|problems| config::verb::complain(&problems, json))?;
+    config::verb::tell_notes(&loaded);
     Ok(Apply {
         config: serde_json::to_value(&loaded.config).unwrap_or_default(),
         base: loaded.base.display().to_string(),

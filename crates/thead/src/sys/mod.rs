@@ -9,6 +9,7 @@
 pub mod errno;
 pub mod helper;
 pub mod inherit;
+pub mod lane;
 pub mod limit;
 pub mod listen;
 pub mod message;

@@ -1,0 +1,94 @@
+//! The verbs that only read and write configurations.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde_json::json;
+
+use super::{Diagnostics, Loaded};
+use crate::run::USAGE;
+
+#[derive(Debug, Parser)]
+#[command(after_help = "Exit codes:\n  0  it can run\n  2  something is wrong with it, or there is no file")]
+pub(crate) struct CheckArgs {
+    /// The file. Default: thead.toml, or another that thead reads, in the current directory.
+    file: Option<PathBuf>,
+
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `thead check`
+pub(crate) fn check(args: &CheckArgs) -> ExitCode {
+    let loaded = load(args.file.as_deref());
+    if args.json {
+        let answer = match &loaded {
+            Ok(Loaded {
+                config, source, notes, ..
+            }) => json!({
+                "ok": true,
+                "file": source,
+                "services": config.service.keys().collect::<Vec<_>>(),
+                "notes": notes,
+            }),
+            Err(diagnostics) => json!({ "ok": false, "problems": diagnostics }),
+        };
+        return print(&format!("{answer}\n"), if loaded.is_ok() { 0 } else { USAGE });
+    }
+    match loaded {
+        Ok(loaded) => {
+            tell_notes(&loaded);
+            let names: Vec<_> = loaded.config.service.keys().map(|name| name.as_str()).collect();
+            let services = match &names[..] {
+                [] => "no services".to_owned(),
+                [one] => format!("the service {one}"),
+                names => format!("{} services: {}", names.len(), names.join(", ")),
+            };
+            print(&format!("{} is right: {services}\n", loaded.source.display()), 0)
+        }
+        Err(diagnostics) => complain(&diagnostics, false),
+    }
+}
+
+/// Reads the file that was named, or the one of the current directory.
+pub(crate) fn load(file: Option<&std::path::Path>) -> Result<Loaded, Diagnostics> {
+    match file {
+        Some(file) => super::load(file),
+        None => super::load(&super::find(&std::env::current_dir().unwrap_or_default())?),
+    }
+}
+
+fn colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && io::stderr().is_terminal()
+}
+
+/// Shows on standard error what is wrong.
+pub(crate) fn complain(diagnostics: &Diagnostics, json: bool) -> ExitCode {
+    if json {
+        let answer = json!({ "ok": false, "problems": diagnostics });
+        return print(&format!("{answer}\n"), USAGE);
+    }
+    let count = diagnostics.problems().len();
+    eprintln!("{}", diagnostics.render(colours()));
+    if count > 1 {
+        eprintln!("\nthead: {count} problems");
+    }
+    ExitCode::from(USAGE)
+}
+
+/// Shows on standard error what is worth knowing.
+pub(crate) fn tell_notes(loaded: &Loaded) {
+    if !loaded.notes.is_empty() {
+        eprintln!("{}\n", super::problem::render_notes(&loaded.notes, colours()));
+    }
+}
+
+/// To standard output, whose reader may have gone.
+fn print(text: &str, code: u8) -> ExitCode {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    ExitCode::from(code)
+}
