@@ -23,9 +23,9 @@ mod event;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-pub use event::{Action, Event, Input, Origin, Standing, Tally, Ticket};
+pub use event::{Action, Event, Input, Origin, Standing, Tally};
 
-use crate::id::{Revision, WorkerId};
+use crate::id::{Revision, Ticket, WorkerId};
 
 /// How long a worker may take to answer. After that it is not waited for any more, for this revision.
 pub const ANSWER: Duration = Duration::from_secs(5);
@@ -120,9 +120,7 @@ impl Piece {
         match input {
             Input::Push { ticket } => self.push(now, ticket),
             Input::Joined { worker, answers } => self.join(now, worker, answers),
-            Input::Applied { worker, revision } => {
-                self.answered(worker, revision, Answer::Applied);
-            }
+            Input::Applied { worker, revision } => _ = self.answered(worker, revision, Answer::Applied),
             Input::Refused {
                 worker,
                 revision,
@@ -309,10 +307,14 @@ impl Piece {
         if !open || member.sent != Some(revision) {
             return false;
         }
-        if answer == Answer::Applied {
+        let applied = answer == Answer::Applied;
+        if applied {
             member.applied = Some(revision);
         }
         member.answer = answer;
+        if applied {
+            self.emit(Event::Applied { worker, revision });
+        }
         true
     }
 

@@ -1,10 +1,6 @@
 //! What goes into a [`Piece`](super::Piece), what comes out, and what people are told.
 
-use crate::id::{Revision, WorkerId};
-
-/// What the driver calls a push, and what it brings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
+use crate::id::{Revision, Ticket, WorkerId};
 
 /// Something happened. One about a worker that is not there is ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +89,13 @@ pub enum Event {
         /// Which.
         ticket: Ticket,
         /// Its number.
+        revision: Revision,
+    },
+    /// A worker has it in use.
+    Applied {
+        /// Who.
+        worker: WorkerId,
+        /// What.
         revision: Revision,
     },
     /// The trial is over and nobody has refused.

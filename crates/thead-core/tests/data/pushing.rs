@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use thead_core::data::{ANSWER, Event, FIRST_ANSWER, Input, QUEUE, Standing, Tally, Ticket};
-use thead_core::id::{Revision, WorkerId};
+use thead_core::data::{ANSWER, Event, FIRST_ANSWER, Input, QUEUE, Standing, Tally};
+use thead_core::id::{Revision, Ticket, WorkerId};
 
 use crate::world::{CONTENT, Program, World};
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Not;
 use std::time::{Duration, Instant};
 
-use thead_core::data::{Action, Event, Input, Origin, Piece, Standing, Ticket};
-use thead_core::id::{Revision, WorkerId};
+use thead_core::data::{Action, Event, Input, Origin, Piece, Standing};
+use thead_core::id::{Revision, Ticket, WorkerId};
 
 /// What a push brings: worse ones are refused by more workers.
 pub(crate) type Badness = u8;
