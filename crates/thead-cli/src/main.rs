@@ -4,14 +4,22 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use thead::control::Verb as Order;
 
-#[expect(dead_code, reason = "its readers and the processes that obey it follow")]
 mod config;
+mod control;
 mod demo;
+mod launch;
+mod notify;
 mod orphans;
+mod primary;
 mod program;
 mod report;
+mod role;
 mod run;
+mod setup;
+mod told;
+mod verbs;
 
 /// Runs a server on every core, keeps it there, and renews it without losing a request.
 #[derive(Debug, Parser)]
@@ -25,8 +33,52 @@ struct Cli {
 enum Verb {
     /// Run a program on every core, in the foreground.
     Run(Box<run::RunArgs>),
+    /// Start a service: a program, what a configuration file names, or one that is known.
+    Start(verbs::StartArgs),
+    /// Drain and stop.
+    Stop(verbs::StopArgs),
+    /// Stop, then start: a gap. For one worker: restart api/2.
+    Restart(verbs::TargetArgs),
+    /// Replace all workers by new ones, new before old: no gap.
+    Reload(verbs::TargetArgs),
+    /// Stop and forget.
+    Delete(verbs::StopArgs),
+    /// Have another number of workers.
+    Scale(verbs::ScaleArgs),
+    /// Send a signal to the workers.
+    Signal(verbs::SignalArgs),
+    /// List services.
+    #[command(visible_alias = "list")]
+    Ls(verbs::ListArgs),
+    /// Everything about one service.
+    Describe(verbs::DescribeArgs),
+    /// Why a service is as it is: the last deaths, and what is being waited for.
+    Why(verbs::WhyArgs),
+    /// What happens, as it happens.
+    Events(verbs::EventsArgs),
+    /// Put a configuration in force.
+    Apply(verbs::ApplyArgs),
+    /// Say what `apply` would change.
+    Plan(verbs::ApplyArgs),
     /// Look whether a configuration is right, and tell all that is not.
     Check(config::verb::CheckArgs),
+    /// Run the daemon, or end it.
+    Daemon(control::DaemonArgs),
+    /// Let systemd start the daemon at boot: writes a unit, and checks it.
+    Startup(setup::StartupArgs),
+    /// Print completions for a shell.
+    Completions {
+        /// Which.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man(setup::ManArgs),
+    /// A service's primary; the daemon starts it.
+    #[command(hide = true)]
+    Primary {
+        /// The service, for whoever lists processes.
+        name: String,
+    },
     /// See it work: serves a small server, asks it, renews it, and goes on until Ctrl-C.
     Demo(demo::DemoArgs),
     /// The server of the demo, as a worker without Node.
@@ -38,7 +90,25 @@ fn main() -> ExitCode {
     thead::sys::helper::run_if_asked();
     match Cli::parse().verb {
         Verb::Run(args) => run::run(&args),
+        Verb::Start(args) => verbs::start(&args),
+        Verb::Stop(args) => verbs::stop(Order::Stop, &args),
+        Verb::Restart(args) => verbs::simple(Order::Restart, &args),
+        Verb::Reload(args) => verbs::simple(Order::Reload, &args),
+        Verb::Delete(args) => verbs::stop(Order::Delete, &args),
+        Verb::Scale(args) => verbs::scale(&args),
+        Verb::Signal(args) => verbs::send_signal(&args),
+        Verb::Ls(args) => verbs::list(&args),
+        Verb::Describe(args) => verbs::describe(&args),
+        Verb::Why(args) => verbs::why(&args),
+        Verb::Events(args) => verbs::events(&args),
+        Verb::Apply(args) => verbs::apply(&args, false),
+        Verb::Plan(args) => verbs::apply(&args, true),
         Verb::Check(args) => config::verb::check(&args),
+        Verb::Daemon(args) => control::daemon(&args),
+        Verb::Startup(args) => setup::startup(&args),
+        Verb::Completions { shell } => setup::completions(shell),
+        Verb::Man(args) => setup::man(&args),
+        Verb::Primary { .. } => primary::primary(),
         Verb::Demo(args) => demo::demo(&args),
         Verb::DemoWorker => demo::worker(),
     }

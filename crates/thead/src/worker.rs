@@ -45,10 +45,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::parent::{self, ParentError};
-use member::{Membership, Request, Source};
+use member::{Membership, Request};
 
 mod activation;
 pub(crate) mod member;
@@ -131,11 +131,13 @@ impl Worker {
         };
         Ok(Listener {
             address: granted.address,
-            connections: match granted.source {
-                Source::Offers(offers) => Connections::Offered(offers),
-                Source::Shared(socket) => Connections::Own(TcpListener::from_std(socket.into())?),
+            connections: Connections::Primary {
+                offers: granted.offers,
+                socket: granted
+                    .socket
+                    .map(|socket| TcpListener::from_std(socket.into()))
+                    .transpose()?,
             },
-            stay: Some(membership.stay.clone()),
             _held: Some(held),
         })
     }
@@ -175,17 +177,19 @@ impl Worker {
 pub struct Listener {
     address: SocketAddr,
     connections: Connections,
-    /// Its sender is gone when this worker is to leave, or has no primary any more. `None` without a primary.
-    stay: Option<watch::Receiver<()>>,
     _held: Option<Held>,
 }
 
 #[derive(Debug)]
 enum Connections {
-    /// A socket of this process's, or one that all workers share.
+    /// A socket of this process's.
     Own(TcpListener),
-    /// The primary accepts, and offers.
-    Offered(mpsc::Receiver<OwnedFd>),
+    /// The primary accepts and offers, and where it has given a socket, this process accepts from that as well.
+    Primary {
+        /// Ends when this worker is to leave, or its primary is gone.
+        offers: mpsc::Receiver<OwnedFd>,
+        socket: Option<TcpListener>,
+    },
 }
 
 /// The primary believes that this listener is open, until it is dropped.
@@ -210,7 +214,6 @@ impl Listener {
         Ok(Self {
             address,
             connections: Connections::Own(listener),
-            stay: None,
             _held: None,
         })
     }
@@ -231,16 +234,16 @@ impl Listener {
     /// Loses nothing.
     pub async fn accept(&mut self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
         loop {
-            let accepted = match (&mut self.connections, &mut self.stay) {
-                (Connections::Own(listener), None) => listener.accept().await,
-                (Connections::Own(listener), Some(stay)) => tokio::select! {
+            let accepted = match &mut self.connections {
+                Connections::Own(listener) => listener.accept().await,
+                Connections::Primary { offers, socket } => tokio::select! {
+                    // What was offered is ours already.
                     biased;
-                    _ = stay.changed() => return Ok(None),
-                    accepted = listener.accept() => accepted,
-                },
-                (Connections::Offered(offers), _) => match offers.recv().await {
-                    Some(connection) => stream(connection),
-                    None => return Ok(None),
+                    offer = offers.recv() => match offer {
+                        Some(connection) => stream(connection),
+                        None => return Ok(None),
+                    },
+                    accepted = accept(socket.as_ref()) => accepted,
                 },
             };
             match accepted {
@@ -266,6 +269,13 @@ impl Listener {
                 },
             }
         }
+    }
+}
+
+async fn accept(socket: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    match socket {
+        Some(socket) => socket.accept().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -29,7 +29,7 @@ fn colour(text: &str) -> Option<usize> {
 }
 
 /// Text that cannot steer a terminal: control characters are spelled out, colours are kept.
-pub(super) fn harmless(text: &[u8]) -> String {
+pub(crate) fn harmless(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let mut out = String::with_capacity(text.len());
     let mut rest = &*text;

@@ -43,16 +43,10 @@ pub(crate) enum Request {
 pub(crate) struct Granted {
     pub(crate) key: Arc<str>,
     pub(crate) address: SocketAddr,
-    pub(crate) source: Source,
-}
-
-/// Where its connections come from.
-#[derive(Debug)]
-pub(crate) enum Source {
-    /// The primary accepts, and offers.
-    Offers(mpsc::Receiver<OwnedFd>),
-    /// A listening socket that all workers share.
-    Shared(OwnedFd),
+    /// Connections that the primary has accepted. Ends when this worker is to leave.
+    pub(crate) offers: mpsc::Receiver<OwnedFd>,
+    /// A listening socket to accept from as well: shared by all workers, or this one's lane.
+    pub(crate) socket: Option<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -67,8 +61,7 @@ struct Asked {
 struct Open {
     /// What it was asked for, which numbers the queries.
     address: SocketAddr,
-    /// `None` if the socket itself is here.
-    offers: Option<mpsc::Sender<OwnedFd>>,
+    offers: mpsc::Sender<OwnedFd>,
 }
 
 /// How often an address was asked for.
@@ -157,8 +150,7 @@ impl Member {
         let handle = handle.and_then(|handle| handle.into_owned().ok());
         match (message.message, handle) {
             (ToWorker::Shared { ack, key, .. }, Some(socket)) => {
-                let granted = |asked: &Asked| listen(asked.address, &key, socket);
-                self.answer(ack, &key, granted);
+                self.answer(ack, &key, |asked| Ok((listen(asked.address, &socket)?, Some(socket))));
             }
             // Success without a descriptor is the primary's own listener, whatever number says success.
             (ToWorker::Shared { ack, key, .. }, None) => self.offered(ack, key, None),
@@ -169,10 +161,9 @@ impl Member {
                 self.answer(ack, &key, |_| Err(io::Error::from_raw_os_error(-errno)));
             }
             (ToWorker::NewConn { key, .. }, connection) => {
-                let offers = self.open.get(&key).and_then(|open| open.offers.as_ref());
                 let accepted = connection
-                    .zip(offers)
-                    .is_some_and(|(connection, offers)| offers.try_send(connection).is_ok());
+                    .zip(self.open.get(&key))
+                    .is_some_and(|(connection, open)| open.offers.try_send(connection).is_ok());
                 if let Some(ack) = message.seq {
                     self.say(FromWorker::Accepted { ack, accepted });
                 }
@@ -193,15 +184,9 @@ impl Member {
 
     /// The primary listens. Its address is told for TCP; a port other than the one asked for means that it has none.
     fn offered(&mut self, ack: u64, key: Arc<str>, name: Option<(Box<str>, u16)>) {
-        self.answer(ack, &key.clone(), |asked| {
-            let (offers, taken) = mpsc::channel(WAITING);
+        self.answer(ack, &key, |asked| {
             let bound = name.and_then(|(text, port)| sys::listen::numeric_address(&text, port).ok());
-            let granted = Granted {
-                key,
-                address: same_port(asked.address, bound.unwrap_or(asked.address))?,
-                source: Source::Offers(taken),
-            };
-            Ok((granted, Some(offers)))
+            Ok((same_port(asked.address, bound.unwrap_or(asked.address))?, None))
         });
     }
 
@@ -209,20 +194,28 @@ impl Member {
         &mut self,
         ack: u64,
         key: &Arc<str>,
-        granted: impl FnOnce(&Asked) -> io::Result<(Granted, Option<mpsc::Sender<OwnedFd>>)>,
+        bind: impl FnOnce(&Asked) -> io::Result<(SocketAddr, Option<OwnedFd>)>,
     ) {
         let Some(mut asked) = self.asked.remove(&ack) else {
             return;
         };
         let address = asked.address;
-        let (granted, offers) = match granted(&asked) {
-            Ok((granted, offers)) => (Ok(granted), offers),
-            Err(error) => (Err(error), None),
-        };
+        let granted = bind(&asked).map(|(bound, socket)| {
+            let (sender, offers) = mpsc::channel(WAITING);
+            let open = Open {
+                address,
+                offers: sender,
+            };
+            self.open.insert(key.clone(), open);
+            Granted {
+                key: key.clone(),
+                address: bound,
+                offers,
+                socket,
+            }
+        });
         let bound = granted.as_ref().ok().map(|granted| granted.address);
-        if bound.is_some() {
-            self.open.insert(key.clone(), Open { address, offers });
-        } else {
+        if bound.is_none() {
             self.forget(address);
         }
         let taken = asked.granted.send(granted).is_ok();
@@ -294,17 +287,12 @@ fn query(address: SocketAddr, index: u32) -> Query {
 }
 
 /// Listens on what the primary has bound. Node's primary may not have been able to, and says nothing of it.
-fn listen(asked: SocketAddr, key: &Arc<str>, socket: OwnedFd) -> io::Result<(Granted, Option<mpsc::Sender<OwnedFd>>)> {
-    let bound = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?;
+fn listen(asked: SocketAddr, socket: &OwnedFd) -> io::Result<SocketAddr> {
+    let bound = SocketAddr::try_from(rustix::net::getsockname(socket)?)?;
     let address = same_port(asked, bound)?;
-    sys::listen::listen(&socket, 0)?;
-    rustix::io::ioctl_fionbio(&socket, true)?;
-    let granted = Granted {
-        key: key.clone(),
-        address,
-        source: Source::Shared(socket),
-    };
-    Ok((granted, None))
+    sys::listen::listen(socket, 0)?;
+    rustix::io::ioctl_fionbio(socket, true)?;
+    Ok(address)
 }
 
 /// Node: `lib/net.js`, checkBindError.
