@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 const SERVER: &str = "
     require('http').createServer((request, response) => {
         if (request.url === '/die') process.exit(3);
+        response.setHeader('x-pid', process.pid);
         response.end(JSON.stringify({ pid: process.pid, version: process.env.VERSION || null }));
     }).listen(process.env.PORT, '127.0.0.1');
 ";
@@ -384,6 +385,10 @@ fn g4_a_new_version_that_does_not_work_never_replaces_the_old_one() {
         daemon.file("server.js", broken);
         let said = daemon.thead(&["reload", "web"]).failed(1);
         assert!(said.contains(says), "{says:?}: {said}");
+        // What was tried leaves, what served serves on.
+        daemon.wait_for("web", "only the old ones", |service| {
+            service["workers"].as_array().unwrap().len() == 2
+        });
         assert_eq!(daemon.pids("web"), pids, "{says}");
         get(port, "/");
     }

@@ -621,7 +621,8 @@ impl Service {
         };
         let lame_duck = self.settings.lame_duck;
         match (drain, successor) {
-            (Drain::Signal, _) => self.end(worker, self.settings.stop_signal),
+            // The signal is all that can be said to it: what it has to finish, it finishes until it is killed.
+            (Drain::Signal, _) => self.machine.input(now(), Input::Drained { worker }),
             (Drain::HandBack, true) => self.primary.hand_back(worker, lame_duck),
             (Drain::Disconnect, true) => self.primary.disconnect(worker),
             (Drain::HandBack, false) => {

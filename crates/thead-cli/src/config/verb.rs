@@ -77,7 +77,7 @@ impl Diagnostics {
 }
 
 /// Shows on standard error what is worth knowing.
-fn tell_notes(loaded: &Loaded) {
+pub(crate) fn tell_notes(loaded: &Loaded) {
     if !loaded.notes.is_empty() {
         eprintln!("{}\n", super::problem::render_notes(&loaded.notes, colours()));
     }

@@ -501,7 +501,8 @@ impl Care {
     }
 
     fn give_up_starting(&mut self, why: &str) {
-        let last_lines = self.status.exits.first().map(|exit| exit.last_lines.clone());
+        let mut exits = self.status.exits.iter();
+        let last_lines = exits.find(|exit| !exit.expected).map(|exit| exit.last_lines.clone());
         for reply in self.starting.drain(..) {
             let _ = reply.send(Outcome {
                 last_lines: last_lines.clone().unwrap_or_default(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use thead::core::id::WorkerId;
 use thead::core::service::Event;
 use thead::core::worker::{Exit, Slot};
@@ -279,7 +279,7 @@ impl Teller<'_> {
     fn place(&self, slot: Option<Slot>) -> String {
         match slot {
             Some(slot) => format!("{}/{slot}", self.name),
-            None => self.name.clone(),
+            None => self.name.to_owned(),
         }
     }
 }

@@ -1,15 +1,11 @@
 //! What happens to a service, in words and in numbers.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use thead::core::id::WorkerId;
-use thead::core::service::{Event, Outcome};
-use thead::core::worker::Exit;
+use thead::core::service::Outcome;
 use thead::service::{Service, ServiceEvent};
 
 use super::printer::Tone;
-use super::text::quote;
 
 /// Puts events into words: tone, text, kind and numbers. A text may be empty where the numbers say all.
 pub(crate) struct Teller<'a> {

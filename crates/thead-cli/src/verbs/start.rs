@@ -142,9 +142,7 @@ fn start_known(args: &StartArgs) -> Option<ExitCode> {
 
 fn read(file: Option<&Path>, json: bool) -> Result<Apply, ExitCode> {
     let loaded = config::load(file).map_err(|problems| problems.report(json))?;
-    for note in &loaded.notes {
-        eprintln!("thead: {note}");
-    }
+    config::verb::tell_notes(&loaded);
     Ok(Apply {
         config: serde_json::to_value(&loaded.config).unwrap_or_default(),
         base: loaded.base.display().to_string(),

@@ -497,7 +497,7 @@ impl fmt::Display for Why {
             Self::StopNow => f.write_str("the service stops at once"),
             Self::ReloadAborted => f.write_str("its generation was refused"),
             Self::Failed(failure) => write!(f, "it {failure}"),
-            Self::Drained => f.write_str("it has drained and did not exit"),
+            Self::Drained => f.write_str("it has drained, or a signal is all that it hears"),
             Self::DrainTimeout => f.write_str("it took too long to drain"),
             Self::StopTimeout => f.write_str("it took too long to stop"),
         }
