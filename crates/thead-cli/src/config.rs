@@ -8,6 +8,7 @@ pub(crate) mod cron;
 mod format;
 mod hint;
 pub(crate) mod model;
+pub(crate) mod plan;
 mod problem;
 mod source;
 mod tree;
