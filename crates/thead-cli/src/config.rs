@@ -10,6 +10,7 @@ mod hint;
 pub(crate) mod model;
 pub(crate) mod plan;
 mod problem;
+mod schema;
 mod source;
 mod tree;
 mod typed;

@@ -62,6 +62,8 @@ enum Verb {
     Plan(verbs::ApplyArgs),
     /// Look whether a configuration is right, and tell all that is not.
     Check(config::verb::CheckArgs),
+    /// Print what a configuration can say, as a JSON Schema.
+    Schema(config::verb::SchemaArgs),
     /// Run the daemon, or end it.
     Daemon(control::DaemonArgs),
     /// Let systemd start the daemon at boot: writes a unit, and checks it.
@@ -104,6 +106,7 @@ fn main() -> ExitCode {
         Verb::Apply(args) => verbs::apply(&args, false),
         Verb::Plan(args) => verbs::apply(&args, true),
         Verb::Check(args) => config::verb::check(&args),
+        Verb::Schema(args) => config::verb::schema(&args),
         Verb::Daemon(args) => control::daemon(&args),
         Verb::Startup(args) => setup::startup(&args),
         Verb::Completions { shell } => setup::completions(shell),

@@ -130,7 +130,7 @@ enum Plain {
 pub(crate) struct Group {
     /// Its members, first to start first.
     pub(crate) services: Vec<Name>,
-    /// Who is restarted when one of them fails.
+    /// Who is restarted when one of them fails. Default `one-for-one`.
     #[serde(default)]
     pub(crate) strategy: Strategy,
 }

@@ -89,3 +89,18 @@ fn print(text: &str, code: u8) -> ExitCode {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     ExitCode::from(code)
 }
+
+#[derive(Debug, Parser)]
+pub(crate) struct SchemaArgs {
+    /// The same as a reference in Markdown.
+    #[arg(long)]
+    markdown: bool,
+}
+
+/// `thead schema`
+pub(crate) fn schema(args: &SchemaArgs) -> ExitCode {
+    match args.markdown {
+        true => print(&super::schema::reference(), 0),
+        false => print(&format!("{:#}\n", super::schema::schema()), 0),
+    }
+}
