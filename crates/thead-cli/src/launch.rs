@@ -65,6 +65,7 @@ pub(crate) fn program_of(program: &mut Program, wish: Wish<'_>) -> thead::servic
     thead::service::Program {
         command: command.args(&program.args).own_group(),
         drain,
+        listen: Vec::new(),
     }
 }
 

@@ -68,6 +68,9 @@ pub(crate) struct EventsArgs {
     /// Begin with the events that the daemon remembers.
     #[arg(long)]
     all: bool,
+    /// End with the last of them, and do not wait for more.
+    #[arg(long, requires = "all")]
+    no_follow: bool,
     /// As JSON, an object a line.
     #[arg(long)]
     json: bool,
@@ -122,7 +125,7 @@ fn order(verb: Verb, wish: Order, json: bool) -> ExitCode {
 
 pub(crate) fn events(args: &EventsArgs) -> ExitCode {
     with_daemon(args.json, async |daemon| {
-        let mut events = daemon.events(args.all.then_some(0)).await?;
+        let mut events = daemon.events(args.all.then_some(0), !args.no_follow).await?;
         while let Some(event) = events.next().await? {
             let mut out = io::stdout().lock();
             let written = if args.json {
