@@ -60,6 +60,8 @@ enum Verb {
     Apply(verbs::ApplyArgs),
     /// Say what `apply` would change.
     Plan(verbs::ApplyArgs),
+    /// Look whether a configuration is right, and tell all that is not.
+    Check(config::verb::CheckArgs),
     /// Run the daemon, or end it.
     Daemon(control::DaemonArgs),
     /// Let systemd start the daemon at boot: writes a unit, and checks it.
@@ -77,8 +79,6 @@ enum Verb {
         /// The service, for whoever lists processes.
         name: String,
     },
-    /// Look whether a configuration is right, and tell all that is not.
-    Check(config::verb::CheckArgs),
     /// See it work: serves a small server, asks it, renews it, and goes on until Ctrl-C.
     Demo(demo::DemoArgs),
     /// The server of the demo, as a worker without Node.
@@ -103,12 +103,12 @@ fn main() -> ExitCode {
         Verb::Events(args) => verbs::events(&args),
         Verb::Apply(args) => verbs::apply(&args, false),
         Verb::Plan(args) => verbs::apply(&args, true),
+        Verb::Check(args) => config::verb::check(&args),
         Verb::Daemon(args) => control::daemon(&args),
         Verb::Startup(args) => setup::startup(&args),
         Verb::Completions { shell } => setup::completions(shell),
         Verb::Man(args) => setup::man(&args),
         Verb::Primary { .. } => primary::primary(),
-        Verb::Check(args) => config::verb::check(&args),
         Verb::Demo(args) => demo::demo(&args),
         Verb::DemoWorker => demo::worker(),
     }
