@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use conformance::load::{Load, Mode, Report, Target};
@@ -78,6 +79,84 @@ fn sockets(port: u16) -> Vec<(u16, u64)> {
     table.lines().skip(1).filter_map(row).collect()
 }
 
+/// Clients that ask without pause, each time on a new connection, and what became of each of these, by the client's port.
+struct Clients {
+    port: u16,
+    stop: Arc<AtomicBool>,
+    outcomes: Arc<Mutex<Vec<(u16, bool)>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Clients {
+    fn start(port: u16) -> Self {
+        let (stop, outcomes) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let client = |_| {
+            let (stop, outcomes) = (stop.clone(), Arc::<Mutex<Vec<_>>>::clone(&outcomes));
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let outcome = ask(port);
+                    outcomes.lock().unwrap().push(outcome);
+                }
+            })
+        };
+        let threads = (0..40).map(client).collect();
+        Self {
+            port,
+            stop,
+            outcomes,
+            threads,
+        }
+    }
+
+    fn outcome(&self, more: usize) {
+        let goal = self.outcomes.lock().unwrap().len() + more;
+        eventually("answers", || {
+            (self.outcomes.lock().unwrap().len() >= goal).then_some(())
+        });
+    }
+
+    /// The worker stands still from now on: clients that wait in its queue, and those that it has accepted.
+    fn stand_still(&self, pid: u32) -> [BTreeSet<u16>; 2] {
+        conformance::kill(pid, Signal::STOP);
+        eventually("it stands still", || (Process::read(pid)?.state == 'T').then_some(()));
+        let ports = |wanted: &dyn Fn(u64) -> bool| -> BTreeSet<u16> {
+            let sockets = sockets(self.port).into_iter();
+            sockets
+                .filter(|(_, inode)| wanted(*inode))
+                .map(|(client, _)| client)
+                .collect()
+        };
+        let queued = eventually("clients wait in its queue", || {
+            let queued = ports(&|inode| inode == 0);
+            (queued.len() >= 5).then_some(queued)
+        });
+        let its = Process::read(pid).unwrap().sockets();
+        let accepted = ports(&|inode| its.contains(&format!("socket:[{inode}]")));
+        assert!(queued.is_disjoint(&accepted));
+        [queued, accepted]
+    }
+
+    /// Waits until all of these were answered.
+    fn answered(&self, clients: &BTreeSet<u16>) {
+        eventually("others answer those that waited", || {
+            let outcomes = self.outcomes.lock().unwrap();
+            let answered = |client| outcomes.iter().any(|(port, answered)| port == client && *answered);
+            clients.iter().all(answered).then_some(())
+        });
+    }
+
+    /// Ends them; those that got no answer.
+    fn failed(self) -> BTreeSet<u16> {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().unwrap();
+        }
+        let outcomes = self.outcomes.lock().unwrap();
+        let failed = outcomes.iter().filter(|(_, answered)| !answered);
+        failed.map(|(client, _)| *client).collect()
+    }
+}
+
 /// One request on a connection of its own: the client's port, and whether it was answered.
 fn ask(port: u16) -> (u16, bool) {
     let stream = TcpStream::connect_timeout(&client::local(port), PATIENCE).unwrap();
@@ -96,65 +175,46 @@ fn ask(port: u16) -> (u16, bool) {
 }
 
 fn a_killed_worker_loses_only_what_it_had_accepted(runtime: Runtime) {
-    let mut thead = kernel(runtime).workers(4).start();
+    let run = kernel(runtime).workers(4).option("--restart-backoff", "60s..60s");
+    let mut thead = run.start();
     let port = thead.ready(4);
-    let stop = Arc::new(AtomicBool::new(false));
-    let outcomes = Arc::new(Mutex::new(Vec::new()));
-    let clients: Vec<_> = (0..40)
-        .map(|_| {
-            let (stop, outcomes) = (stop.clone(), outcomes.clone());
-            std::thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let outcome = ask(port);
-                    outcomes.lock().unwrap().push(outcome);
-                }
-            })
-        })
-        .collect();
-    let answered = |more: usize| {
-        let goal = outcomes.lock().unwrap().len() + more;
-        eventually("answers", || (outcomes.lock().unwrap().len() >= goal).then_some(()));
-    };
-    let mut accepted = BTreeSet::new();
+    let clients = Clients::start(port);
+    let mut lost = BTreeSet::new();
     for worker in 1..=3 {
-        answered(100);
+        clients.outcome(100);
         let pid = thead.pid_of(worker);
-        conformance::kill(pid, Signal::STOP);
-        eventually("it stands still", || (Process::read(pid)?.state == 'T').then_some(()));
-        let queued = eventually("clients wait in its queue", || {
-            let queued: Vec<_> = sockets(port).into_iter().filter(|(_, inode)| *inode == 0).collect();
-            (queued.len() >= 5).then_some(queued)
-        });
-        let its: BTreeSet<_> = Process::read(pid).unwrap().sockets().into_iter().collect();
-        let mine = |(_, inode): &(u16, u64)| its.contains(&format!("socket:[{inode}]"));
-        let had: Vec<u16> = sockets(port)
-            .into_iter()
-            .filter(mine)
-            .map(|(client, _)| client)
-            .collect();
-        assert!(queued.iter().all(|(client, _)| !had.contains(client)));
-        accepted.extend(had);
+        let [queued, accepted] = clients.stand_still(pid);
+        lost.extend(accepted);
         conformance::kill(pid, Signal::KILL);
-        thead.wait_for("exited", |said| said.number("worker") == worker);
-        thead.ready(1);
+        // By others: no worker comes for a minute.
+        clients.answered(&queued);
     }
-    answered(100);
-    stop.store(true, Ordering::Relaxed);
-    for client in clients {
-        client.join().unwrap();
-    }
-    let failed: BTreeSet<u16> = {
-        let outcomes = outcomes.lock().unwrap();
-        outcomes
-            .iter()
-            .filter(|(_, answered)| !answered)
-            .map(|(client, _)| *client)
-            .collect()
-    };
+    assert_eq!(thead.all("spawned").len(), 4);
+    clients.outcome(100);
+    let failed = clients.failed();
     assert!(
-        failed.is_subset(&accepted),
-        "{failed:?} failed, and had been accepted: {accepted:?}"
+        failed.is_subset(&lost),
+        "{failed:?} failed, and had been accepted: {lost:?}"
     );
+    thead.stop();
+}
+
+fn what_waits_for_a_worker_that_is_told_to_leave_goes_to_others(runtime: Runtime) {
+    let mut thead = kernel(runtime).workers(3).start();
+    let clients = Clients::start(thead.ready(3));
+    for worker in [3, 2] {
+        clients.outcome(100);
+        let pid = thead.pid_of(worker);
+        let [queued, _] = clients.stand_still(pid);
+        thead.signal(Signal::TTOU);
+        // It stands still all the while, and its own connections wait for it.
+        clients.answered(&queued);
+        conformance::kill(pid, Signal::CONT);
+        thead.wait_for("exited", |said| {
+            said.number("worker") == worker && said.json["expected"] == true
+        });
+    }
+    assert_eq!(clients.failed(), BTreeSet::new());
     thead.stop_cleanly();
 }
 
@@ -281,6 +341,7 @@ fn a_hundred_changes_of_scale_between_1_and_8_lose_nothing() {
 on!([node18 Node18, node22 Node22, node26 Node26]:
     new_connections_are_spread_evenly_and_cost_the_primary_nothing,
     a_killed_worker_loses_only_what_it_had_accepted,
+    what_waits_for_a_worker_that_is_told_to_leave_goes_to_others,
     twenty_changes_of_scale_lose_nothing);
 on!(nodes: connections_wait_while_no_worker_is_there, several_ports_and_port_0_are_spread_each_by_itself);
 on!([node22 Node22]: another_primary_on_the_port_is_told_that_it_is_in_use);
