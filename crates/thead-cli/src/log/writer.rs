@@ -178,13 +178,11 @@ impl Writer {
     }
 
     /// Writes a record of ours: about a worker, or about the service. Control characters become spaces.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the daemon"))]
     pub(crate) fn note(&self, about: Option<(Slot, u32)>, text: impl Into<String>) {
         self.sink.note(about, text);
     }
 
     /// Has other settings from now on.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the daemon"))]
     pub(crate) fn configure(&self, settings: Settings) {
         self.sink.set_limit(settings.queue);
         self.sink.set_when_full(settings.when_full);
@@ -192,7 +190,6 @@ impl Writer {
     }
 
     /// Closes the file; what comes next goes into the file that then has the name.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the daemon"))]
     pub(crate) fn reopen(&self) {
         self.command(Command::Reopen);
     }
@@ -203,7 +200,6 @@ impl Writer {
     }
 
     /// What was done so far.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the daemon"))]
     pub(crate) fn stats(&self) -> Stats {
         let failing = self.shared.failing.lock().unwrap_or_else(PoisonError::into_inner);
         Stats {
