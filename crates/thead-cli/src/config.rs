@@ -147,6 +147,19 @@ fn problem(source: &Source, tree: &Tree, finding: Finding) -> Problem {
     Problem::at(source, span, finding.message, finding.mend)
 }
 
+/// What is wrong with a configuration that comes without a file: key, message and how to mend it.
+pub(crate) fn problems(config: &Config) -> Vec<String> {
+    let told = |finding: &Finding| {
+        let mend = finding
+            .mend
+            .as_deref()
+            .map(|mend| format!("; {mend}"))
+            .unwrap_or_default();
+        format!("{}: {}{mend}", tree::show_path(&finding.path), finding.message)
+    };
+    check::check(config).errors.iter().map(told).collect()
+}
+
 /// Makes every path absolute.
 fn settle(config: &mut Config, base: &Path) {
     // Without the dots that need no file system to be understood.

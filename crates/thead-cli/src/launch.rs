@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use thead::cluster::Scheduling;
+use thead::output::WhenFull;
 use thead::service::{Backoff, Drain, Intensity, Life, Options, Policy, Ready, Reload, Restart, Settings, Stop};
 use thead::{Command, Runtime, Serialization};
 use tokio::signal::unix::SignalKind;
 
 use crate::config;
+use crate::log;
 use crate::orphans::SERVICE;
 use crate::program::{Place, Program};
 use crate::role::Spec;
@@ -65,6 +67,7 @@ pub(crate) fn program_of(program: &mut Program, wish: Wish<'_>) -> thead::servic
     thead::service::Program {
         command: command.args(&program.args).own_group(),
         drain,
+        listen: Vec::new(),
     }
 }
 
@@ -205,6 +208,22 @@ fn life_of(spec: &Spec, cluster: bool) -> Life {
         },
         // Services that were started together do not restart together.
         seed: seed_of(spec.name.as_str()),
+    }
+}
+
+/// How what workers print is kept.
+pub(crate) fn log_of(config: &config::Log) -> log::Settings {
+    log::Settings {
+        max_size: config.max_size.bytes(),
+        max_age: config.max_age.map(config::Span::duration),
+        keep: config.keep as usize,
+        total: config.total.bytes(),
+        compress: config.compress,
+        when_full: match config.when_full {
+            config::WhenFull::Drop => WhenFull::Drop,
+            config::WhenFull::Wait => WhenFull::Wait,
+        },
+        ..log::Settings::default()
     }
 }
 

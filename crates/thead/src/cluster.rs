@@ -196,8 +196,8 @@ impl Primary {
 
     /// Lets workers listen on a descriptor, under the number that they say in `listen({ fd })`. Under Node that is the
     /// primary's own number; here only what was passed in this way can be had.
-    pub fn inherit(&mut self, number: i32, fd: OwnedFd) {
-        self.listeners.inherit(number, fd);
+    pub fn inherit(&mut self, number: i32, fd: impl Into<Handle>) {
+        self.listeners.inherit(number, fd.into());
     }
 
     /// Starts a worker. Must be called within a Tokio runtime.

@@ -10,7 +10,7 @@ use super::plan::{Effect, compare};
 use super::registry::{Registry, problem};
 use super::service::Task;
 use super::state::{Member, Saved};
-use crate::config::{Config, Name};
+use crate::config::{self, Config, Name};
 
 /// What is to be done to one service.
 enum Step {
@@ -85,6 +85,10 @@ impl Registry {
         let invalid = |message: String| problem("invalid", message, Some("thead check says where"));
         let config: Config =
             serde_json::from_value(apply.config.clone()).map_err(|error| invalid(error.to_string()))?;
+        // Whoever wrote it was told already, with line and column; what comes by other ways is looked at here.
+        if let Some(first) = config::problems(&config).first() {
+            return Err(invalid(first.clone()));
+        }
         if config.service.is_empty() {
             return Err(invalid("no service is configured".into()));
         }

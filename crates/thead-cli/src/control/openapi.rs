@@ -73,7 +73,9 @@ fn routes(schemas: &mut SchemaGenerator) -> Routes {
     }
     let since = json!([{ "name": "since", "in": "query", "schema": { "type": "integer" },
         "description": "Begin after the event of this number; 0 is the first that is remembered. `Last-Event-ID` says the \
-            same." }]);
+            same." },
+        { "name": "follow", "in": "query", "schema": { "type": "boolean", "default": true },
+            "description": "If not, the stream ends with the last event that is remembered." }]);
     let verb = json!([{ "name": "verb", "in": "path", "required": true,
         "schema": schemas.subschema_for::<thead::control::Verb>() }]);
     vec![
@@ -107,7 +109,7 @@ fn routes(schemas: &mut SchemaGenerator) -> Routes {
                 "summary": "What happens, as server-sent events. Who reads too slowly misses some, and is told how many.",
                 "parameters": since,
                 "responses": { "200": {
-                    "description": "A stream without end; each `data` is an Event.",
+                    "description": "A stream; each `data` is an Event.",
                     "content": { "text/event-stream": { "schema": event } },
                 } },
             } }),

@@ -195,6 +195,7 @@ async fn describe(State(server): State<Server>, Path(name): Path<String>, Query(
 #[derive(Deserialize)]
 struct Since {
     since: Option<u64>,
+    follow: Option<bool>,
 }
 
 async fn events(State(server): State<Server>, Query(query): Query<Since>, headers: HeaderMap) -> Response {
@@ -211,7 +212,9 @@ async fn events(State(server): State<Server>, Query(query): Query<Since>, header
                 return;
             }
         }
-        stream.follow(|_| true, std::future::pending::<()>()).await;
+        if query.follow != Some(false) {
+            stream.follow(|_| true, std::future::pending::<()>()).await;
+        }
     });
     event_stream(body)
 }

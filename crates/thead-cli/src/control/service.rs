@@ -607,8 +607,7 @@ impl Care {
         let owner = self.shared.owner_of(&self.saved.config)?;
         super::dirs::private(&spec.log_dir, owner.as_ref().map(|owner| (owner.uid, owner.gid)))
             .map_err(|error| format!("{}: {error}", spec.log_dir.display()))?;
-        // With the umask of the daemon nobody else can open it, from its first moment on.
-        let listener = std::os::unix::net::UnixListener::bind(&path).map_err(socket)?;
+        let listener = super::dirs::bind_private(&path).map_err(socket)?;
         let mut command = Command::new(&self.shared.exe)
             .arg("primary")
             .arg(self.name().as_str())
