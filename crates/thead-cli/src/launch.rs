@@ -68,6 +68,7 @@ pub(crate) fn program_of(program: &mut Program, wish: Wish<'_>) -> thead::servic
         command: command.args(&program.args).own_group(),
         drain,
         listen: Vec::new(),
+        slot_env: Vec::new(),
     }
 }
 
@@ -132,6 +133,17 @@ pub(crate) fn resolve(spec: &Spec) -> Result<(Program, thead::service::Program),
             .map_err(|error| format!("the secret {name}: {}: {error}", path.display()))?;
         made.command = made.command.env(name, secret.strip_suffix('\n').unwrap_or(&secret));
     }
+    let instance = config.instance_env.as_deref().unwrap_or("NODE_APP_INSTANCE");
+    made.slot_env.push((instance.to_owned(), 0));
+    if program.script.is_some() {
+        // What a program that knew PM2 may look for.
+        made.slot_env.push(("pm_id".into(), 0));
+        made.command = made.command.env("name", spec.name.as_str());
+    }
+    if let Some(name) = &config.increment_env {
+        let first = config.env.get(name).and_then(|value| value.parse().ok()).unwrap_or(0);
+        made.slot_env.push((name.clone(), first));
+    }
     made.command = limited(made.command.env(SERVICE, spec.name.as_str()), &config.limit);
     Ok((program, made))
 }
@@ -159,6 +171,7 @@ pub(crate) fn settings_of(spec: &Spec, program: &Program) -> Settings {
         life: life_of(spec, program.script.is_some() || config.channel),
         lame_duck: config.reload.lame_duck.duration(),
         stop_signal: config.stop.signal.number(),
+        stop_message: config.stop.message,
     }
 }
 
