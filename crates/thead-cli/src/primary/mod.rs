@@ -334,7 +334,7 @@ impl Primary {
 
     fn pass_on(&mut self, event: Event) {
         if !event.text.is_empty() {
-            self.log.sink().note(None, event.text.clone());
+            self.log.note(None, event.text.clone());
         }
         self.send(&Report::Event(event));
     }
@@ -346,13 +346,27 @@ impl Primary {
         }
     }
 
+    fn status(&self) -> Status {
+        let mut status = self.book.status(self.spec.name.as_str(), &self.service);
+        let log = self.log.stats();
+        status.service.log = Some(thead::control::Log {
+            lines: log.lines,
+            bytes: log.bytes,
+            dropped_lines: log.dropped_lines,
+            put_aside: log.put_aside,
+            waiting: log.waiting,
+            failing: log.failing,
+        });
+        status
+    }
+
     fn report(&mut self) {
         if self.link.is_none() {
             return;
         }
         self.told = Instant::now();
         self.dirty = false;
-        let status = self.book.status(self.spec.name.as_str(), &self.service);
+        let status = self.status();
         self.send(&Report::Status(Box::new(status)));
     }
 
@@ -481,7 +495,7 @@ impl Primary {
 
     /// Leaves nothing behind, and says how it ended.
     async fn end(mut self) {
-        let mut status = self.book.status(self.spec.name.as_str(), &self.service);
+        let mut status = self.status();
         status.over = true;
         for name in orphans::kill_all() {
             self.tell(
