@@ -397,3 +397,37 @@ fn g4_a_new_version_that_does_not_work_never_replaces_the_old_one() {
     assert!(daemon.pids("web").iter().all(|pid| !pids.contains(pid)));
     daemon.stop();
 }
+
+#[test]
+fn workers_know_their_place_and_who_knew_pm2_finds_what_it_looks_for() {
+    let daemon = Daemon::start();
+    daemon.file(
+        "server.js",
+        "
+        const { NODE_APP_INSTANCE, pm_id, name, PORT } = process.env;
+        require('fs').writeFileSync(`place-${NODE_APP_INSTANCE}`, JSON.stringify({ pm_id, name, PORT }));
+        process.on('message', (message) => {
+            if (message === 'shutdown') require('fs').writeFileSync(`told-${NODE_APP_INSTANCE}`, '');
+        });
+        // A server that is ready when it says so.
+        setTimeout(() => process.send('ready'), 100);
+        setInterval(() => {}, 1000);
+        ",
+    );
+    let service = json!({
+        "run": "node server.js", "instances": 2, "ready": "message", "env": { "PORT": 4000 }, "increment-env": "PORT",
+        "reload": { "drain": "200ms" }, "stop": { "message": true },
+    });
+    configure(&daemon, &json!({ "service": { "old": service } }));
+    daemon.ok(&["apply", "thead.json"]);
+    let place = |n: u32| -> Value {
+        serde_json::from_slice(&std::fs::read(daemon.app().join(format!("place-{n}"))).unwrap()).unwrap()
+    };
+    assert_eq!(place(0), json!({ "pm_id": "0", "name": "old", "PORT": "4000" }));
+    assert_eq!(place(1), json!({ "pm_id": "1", "name": "old", "PORT": "4001" }));
+    daemon.ok(&["stop", "old"]);
+    for n in 0..2 {
+        assert!(daemon.app().join(format!("told-{n}")).exists(), "{n}");
+    }
+    daemon.stop();
+}

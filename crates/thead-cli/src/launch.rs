@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use thead::cluster::Scheduling;
+use thead::output::WhenFull;
 use thead::service::{Backoff, Drain, Intensity, Life, Options, Policy, Ready, Reload, Restart, Settings, Stop};
 use thead::{Command, Runtime, Serialization};
 use tokio::signal::unix::SignalKind;
 
 use crate::config;
+use crate::log;
 use crate::orphans::SERVICE;
 use crate::program::{Place, Program};
 use crate::role::Spec;
@@ -66,6 +68,7 @@ pub(crate) fn program_of(program: &mut Program, wish: Wish<'_>) -> thead::servic
         command: command.args(&program.args).own_group(),
         drain,
         listen: Vec::new(),
+        slot_env: Vec::new(),
     }
 }
 
@@ -130,6 +133,17 @@ pub(crate) fn resolve(spec: &Spec) -> Result<(Program, thead::service::Program),
             .map_err(|error| format!("the secret {name}: {}: {error}", path.display()))?;
         made.command = made.command.env(name, secret.strip_suffix('\n').unwrap_or(&secret));
     }
+    let instance = config.instance_env.as_deref().unwrap_or("NODE_APP_INSTANCE");
+    made.slot_env.push((instance.to_owned(), 0));
+    if program.script.is_some() {
+        // What a program that knew PM2 may look for.
+        made.slot_env.push(("pm_id".into(), 0));
+        made.command = made.command.env("name", spec.name.as_str());
+    }
+    if let Some(name) = &config.increment_env {
+        let first = config.env.get(name).and_then(|value| value.parse().ok()).unwrap_or(0);
+        made.slot_env.push((name.clone(), first));
+    }
     made.command = limited(made.command.env(SERVICE, spec.name.as_str()), &config.limit);
     Ok((program, made))
 }
@@ -157,6 +171,7 @@ pub(crate) fn settings_of(spec: &Spec, program: &Program) -> Settings {
         life: life_of(spec, program.script.is_some() || config.channel),
         lame_duck: config.reload.lame_duck.duration(),
         stop_signal: config.stop.signal.number(),
+        stop_message: config.stop.message,
     }
 }
 
@@ -206,6 +221,22 @@ fn life_of(spec: &Spec, cluster: bool) -> Life {
         },
         // Services that were started together do not restart together.
         seed: seed_of(spec.name.as_str()),
+    }
+}
+
+/// How what workers print is kept.
+pub(crate) fn log_of(config: &config::Log) -> log::Settings {
+    log::Settings {
+        max_size: config.max_size.bytes(),
+        max_age: config.max_age.map(config::Span::duration),
+        keep: config.keep as usize,
+        total: config.total.bytes(),
+        compress: config.compress,
+        when_full: match config.when_full {
+            config::WhenFull::Drop => WhenFull::Drop,
+            config::WhenFull::Wait => WhenFull::Wait,
+        },
+        ..log::Settings::default()
     }
 }
 

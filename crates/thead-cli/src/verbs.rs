@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use thead::control::{Apply, Client, ClientError, Event, Order, Outcomes, Verb};
 
-use crate::report::harmless;
+use crate::text::plain;
 
 mod list;
 mod pm2;
@@ -283,7 +283,7 @@ impl Progress {
             print_json(outcomes);
         } else {
             for outcome in &outcomes.outcomes {
-                let text = harmless(outcome.text.as_bytes());
+                let text = plain(outcome.text.as_bytes());
                 let name = if outcome.service.is_empty() {
                     "thead"
                 } else {
@@ -294,7 +294,7 @@ impl Progress {
                 } else {
                     eprintln!("{name}: {text}");
                     for line in &outcome.last_lines {
-                        eprintln!("  | {}", harmless(line.as_bytes()));
+                        eprintln!("  | {}", plain(line.as_bytes()));
                     }
                 }
             }
@@ -304,9 +304,9 @@ impl Progress {
 }
 
 fn sentence(event: &Event) -> String {
-    let text = harmless(event.text.as_bytes());
+    let text = plain(event.text.as_bytes());
     if event.service.is_empty() || text.starts_with(&event.service) {
-        text
+        text.into_owned()
     } else {
         format!("{}: {text}", event.service)
     }

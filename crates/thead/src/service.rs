@@ -564,6 +564,12 @@ impl Service {
             return;
         };
         let lame_duck = self.settings.lame_duck;
+        if self.settings.stop_message
+            && let Some(channel) = self.primary.channel(worker)
+        {
+            // One whose channel has ended hears the rest of it.
+            let _ = channel.send("shutdown");
+        }
         match (drain, successor) {
             // The signal is all that can be said to it: what it has to finish, it finishes until it is killed.
             (Drain::Signal, _) => self.machine.input(now(), Input::Drained { worker }),

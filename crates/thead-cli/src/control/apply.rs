@@ -15,7 +15,7 @@ use crate::config::{self, Config, Name};
 /// What is to be done to one service.
 enum Step {
     Add(Box<Saved>),
-    Change(Box<Saved>, Effect, Vec<&'static str>),
+    Change(Box<Saved>, Effect, Vec<String>),
     Keep(Name),
     Remove(Name),
 }

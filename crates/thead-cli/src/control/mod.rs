@@ -9,6 +9,7 @@ mod daemon;
 mod dirs;
 mod events;
 mod group;
+mod logs;
 mod openapi;
 mod plan;
 mod registry;

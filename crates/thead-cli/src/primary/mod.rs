@@ -25,6 +25,7 @@ use book::Book;
 use crate::config::Name;
 use crate::control::PRIMARY_LISTENER;
 use crate::launch;
+use crate::log::{self, Writer};
 use crate::orphans;
 use crate::program::Program;
 use crate::report::{Teller, Tone};
@@ -33,10 +34,10 @@ use crate::told::{event, event as event_of};
 
 /// How long control may take to say what is to be run.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the end waits for a disk that does not write.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
 /// Changes that are nearer than this are told together.
 const TOGETHER: Duration = Duration::from_millis(20);
-/// Bytes of what workers print that may wait to be written.
-const WAITING: usize = 4 << 20;
 /// Low descriptors kept free for what a worker inherits.
 const SPAWN_SLOTS: usize = 8;
 
@@ -84,9 +85,8 @@ async fn serve(listener: UnixListener) -> io::Result<()> {
         Ok(prepared) => prepared,
         Err(reason) => return refuse(&link, &spec.name, &reason).await,
     };
-    let (lines, mut printed) = thead::output::queue(WAITING);
-    options.lines = Some(lines);
-    let sink = tokio::spawn(async move { while printed.next().await.is_some() {} });
+    let log = Writer::open(&spec.log_dir, spec.name.as_str(), launch::log_of(&spec.config.log))?;
+    options.lines = Some(log.sink());
     let service = match Service::start(options) {
         Ok(service) => service,
         Err(error) => return refuse(&link, &spec.name, &error.to_string()).await,
@@ -95,6 +95,7 @@ async fn serve(listener: UnixListener) -> io::Result<()> {
         book: Book::new(spec.generation),
         program: program.clone(),
         works: JoinSet::new(),
+        log,
         service,
         link: Some(link),
         listener,
@@ -106,9 +107,7 @@ async fn serve(listener: UnixListener) -> io::Result<()> {
     for note in &program.notes {
         primary.tell("note", false, note.clone());
     }
-    primary.run().await?;
-    let _ = sink.await;
-    Ok(())
+    primary.run().await
 }
 
 /// The first control, and what it wants.
@@ -171,6 +170,8 @@ struct Primary {
     works: JoinSet<(u64, Result<Ended, OrderError>)>,
     /// What the workers run.
     program: Program,
+    /// What they print, and what happens to them.
+    log: Writer,
     come_back: bool,
 }
 
@@ -193,6 +194,7 @@ enum Happened {
     Came(io::Result<Link>),
     Told(Work),
     Worked(u64, Result<Ended, OrderError>),
+    Log(log::Event),
     Child,
     Time,
 }
@@ -245,6 +247,10 @@ impl Primary {
                 }
                 Happened::Told(work) => self.work(0, work),
                 Happened::Worked(id, result) => self.worked(id, result),
+                Happened::Log(said) => {
+                    let bad = !matches!(said, log::Event::Recovered { .. });
+                    self.tell("log", bad, said.to_string());
+                }
                 Happened::Child => self.collect(),
                 Happened::Time => {
                     if self.come_back {
@@ -282,6 +288,7 @@ impl Primary {
             event = control => Happened::Control(event),
             link = admit(&self.listener) => Happened::Came(link),
             told = signals.next() => told,
+            said = self.log.next() => Happened::Log(said),
             Some(Ok((id, result))) = self.works.join_next() => Happened::Worked(id, result),
             () = time => Happened::Time,
         }
@@ -326,6 +333,9 @@ impl Primary {
     }
 
     fn pass_on(&mut self, event: Event) {
+        if !event.text.is_empty() {
+            self.log.note(None, event.text.clone());
+        }
         self.send(&Report::Event(event));
     }
 
@@ -336,13 +346,27 @@ impl Primary {
         }
     }
 
+    fn status(&self) -> Status {
+        let mut status = self.book.status(self.spec.name.as_str(), &self.service);
+        let log = self.log.stats();
+        status.service.log = Some(thead::control::Log {
+            lines: log.lines,
+            bytes: log.bytes,
+            dropped_lines: log.dropped_lines,
+            put_aside: log.put_aside,
+            waiting: log.waiting,
+            failing: log.failing,
+        });
+        status
+    }
+
     fn report(&mut self) {
         if self.link.is_none() {
             return;
         }
         self.told = Instant::now();
         self.dirty = false;
-        let status = self.book.status(self.spec.name.as_str(), &self.service);
+        let status = self.status();
         self.send(&Report::Status(Box::new(status)));
     }
 
@@ -392,6 +416,7 @@ impl Primary {
             }
             Work::Change { spec } => {
                 let settings = launch::settings_of(&spec, &self.program);
+                self.log.configure(launch::log_of(&spec.config.log));
                 self.spec = *spec;
                 self.await_reply(id, Ended::Configured, operator.configure(settings));
             }
@@ -403,7 +428,10 @@ impl Primary {
                 };
                 self.await_reply(id, Ended::Signalled, reply);
             }
-            Work::Reopen => self.answer(id, true, "opened anew".into(), Vec::new()),
+            Work::Reopen => {
+                self.log.reopen();
+                self.answer(id, true, "opened anew".into(), Vec::new());
+            }
         }
     }
 
@@ -415,6 +443,7 @@ impl Primary {
         settings.life.validate().map_err(|error| error.to_string())?;
         if spec.config != self.spec.config {
             drop(self.service.operator().configure(settings));
+            self.log.configure(launch::log_of(&spec.config.log));
         }
         self.program = program;
         self.spec = spec;
@@ -466,7 +495,7 @@ impl Primary {
 
     /// Leaves nothing behind, and says how it ended.
     async fn end(mut self) {
-        let mut status = self.book.status(self.spec.name.as_str(), &self.service);
+        let mut status = self.status();
         status.over = true;
         for name in orphans::kill_all() {
             self.tell(
@@ -475,9 +504,12 @@ impl Primary {
                 format!("killed {name}, which a worker had left behind"),
             );
         }
-        self.send(&Report::Status(Box::new(status)));
-        if let Some(link) = &self.link {
-            let _ = tokio::time::timeout(PATIENCE, link.channel().flush()).await;
-        }
+        // The last of what workers printed is on disk before anybody hears that it is over.
+        let Self { service, log, link, .. } = self;
+        drop(service);
+        log.close(LOG_PATIENCE).await;
+        let Some(link) = link else { return };
+        let _ = link.channel().send(&Report::Status(Box::new(status)));
+        let _ = tokio::time::timeout(PATIENCE, link.channel().flush()).await;
     }
 }
