@@ -493,3 +493,32 @@ while True:
     assert!(try_get(port, "/").is_err());
     daemon.stop();
 }
+
+#[test]
+fn workers_that_are_too_old_are_replaced_one_by_one_and_all_by_the_calendar() {
+    let daemon = with_server();
+    let (aged, dated) = (free_port(), free_port());
+    let services = json!({
+        "aged": server(aged, json!({ "restart": { "max-age": "2s" } })),
+        "dated": server(dated, json!({ "restart": { "cron": "*/3 * * * * *" } })),
+    });
+    configure(&daemon, &json!({ "service": services }));
+    daemon.ok(&["apply", "thead.json"]);
+    for (name, port, kind) in [("aged", aged, "max_age"), ("dated", dated, "cron")] {
+        let first = daemon.pids(name);
+        eventually(&format!("all of {name} to be replaced"), || {
+            get(port, "/");
+            let now = daemon.pids(name);
+            first.iter().all(|pid| !now.contains(pid)).then_some(())
+        });
+        let events = daemon.events();
+        assert!(
+            events
+                .iter()
+                .any(|event| event["event"] == kind && event["service"] == name),
+            "{events:?}"
+        );
+        assert_eq!(daemon.service(name)["restarts"], 0);
+    }
+    daemon.stop();
+}
