@@ -302,11 +302,8 @@ impl Primary {
                 None => std::future::pending().await,
             }
         };
-        let due = if self.renewing {
-            None
-        } else {
-            self.clock.deadline(&self.service.status())
-        };
+        let looks = self.clock.is_set() && !self.renewing;
+        let due = looks.then(|| self.clock.deadline(&self.service.status())).flatten();
         let due = async {
             match due {
                 Some(due) => sleep_until(due).await,
