@@ -1,6 +1,5 @@
 //! A `thead daemon` with a home of its own, and the verbs that are said to it.
 
-use std::io::BufRead;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -225,34 +224,8 @@ impl Daemon {
 
     /// All events that it remembers, oldest first.
     pub fn events(&self) -> Vec<Value> {
-        let mut command = Command::new(thead_binary());
-        command
-            .args(["events", "--all", "--json"])
-            .envs(self.env.iter().cloned());
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut events = Vec::new();
-        // The stream has no end of its own; what is wanted is what is there.
-        let (says, heard) = std::sync::mpsc::channel();
-        let reader = std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                if says.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        while let Ok(line) = heard.recv_timeout(std::time::Duration::from_millis(if events.is_empty() {
-            10_000
-        } else {
-            300
-        })) {
-            events.push(serde_json::from_str(&line).unwrap());
-        }
-        let _ = child.kill();
-        let _ = child.wait();
-        drop(heard);
-        let _ = reader.join();
-        events
+        let said = self.ok(&["events", "--all", "--no-follow", "--json"]);
+        said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// Starts the next daemon in the same home.

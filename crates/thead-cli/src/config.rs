@@ -8,11 +8,12 @@ pub(crate) mod cron;
 mod format;
 mod hint;
 pub(crate) mod model;
+pub(crate) mod plan;
 mod problem;
+mod schema;
 mod source;
 mod tree;
 mod typed;
-pub(crate) mod user;
 pub(crate) mod value;
 pub(crate) mod verb;
 
@@ -22,10 +23,12 @@ mod tests;
 pub(crate) use hint::nearest;
 pub(crate) use model::*;
 pub(crate) use problem::{Diagnostics, Problem};
+pub(crate) use value::*;
+
+use format::Format;
 use source::Source;
 use tree::{Step, Tree};
 use typed::Finding;
-pub(crate) use value::*;
 
 /// A configuration that was read and found right.
 #[derive(Clone, Debug)]
@@ -69,18 +72,22 @@ pub(crate) fn find(directory: &Path) -> Result<PathBuf, Diagnostics> {
     })
 }
 
-/// Whether a word names a configuration file: one that is there, of a format or a name that thead reads.
+/// Whether a word of the command line is a configuration file that is there, and not a program.
 pub(crate) fn is_file(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    path.is_file() && (format::Format::of(path).is_some() || FILES.contains(&name))
+    (FILES.iter().any(|name| path.ends_with(name)) || Format::of(path).is_some()) && path.is_file()
 }
 
-/// Reads a file, whatever its format, and looks whether it can run on this machine.
+/// Reads a file, whatever its format, and looks whether it can run on this machine. Without a file, that of the current
+/// directory.
 ///
 /// # Errors
 /// All that is wrong with it, as far as that can be told at once.
-pub(crate) fn load(path: &Path) -> Result<Loaded, Diagnostics> {
-    let path = std::path::absolute(path).map_err(|error| Problem::of_file(path, error.to_string(), "name a file"))?;
+pub(crate) fn load(path: Option<&Path>) -> Result<Loaded, Diagnostics> {
+    let path = match path {
+        Some(path) => path.to_owned(),
+        None => find(Path::new("."))?,
+    };
+    let path = std::path::absolute(&path).map_err(|error| Problem::of_file(&path, error.to_string(), "name a file"))?;
     let base = path.parent().unwrap_or(Path::new("/")).to_owned();
     let source = Source::read(&path)?;
     let Some(format) = source.format else {
@@ -138,6 +145,19 @@ fn covers(mended: &[Step], finding: &Finding) -> bool {
 fn problem(source: &Source, tree: &Tree, finding: Finding) -> Problem {
     let span = source.locate(tree, &finding.path, finding.spot);
     Problem::at(source, span, finding.message, finding.mend)
+}
+
+/// What is wrong with a configuration that comes without a file: key, message and how to mend it.
+pub(crate) fn problems(config: &Config) -> Vec<String> {
+    let told = |finding: &Finding| {
+        let mend = finding
+            .mend
+            .as_deref()
+            .map(|mend| format!("; {mend}"))
+            .unwrap_or_default();
+        format!("{}: {}{mend}", tree::show_path(&finding.path), finding.message)
+    };
+    check::check(config).errors.iter().map(told).collect()
 }
 
 /// Makes every path absolute.

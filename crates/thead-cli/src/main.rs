@@ -1,6 +1,7 @@
 //! The program `thead`.
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -10,6 +11,8 @@ mod config;
 mod control;
 mod demo;
 mod launch;
+mod log;
+mod logs;
 mod notify;
 mod orphans;
 mod primary;
@@ -18,6 +21,8 @@ mod report;
 mod role;
 mod run;
 mod setup;
+mod sockets;
+mod text;
 mod told;
 mod verbs;
 
@@ -60,6 +65,10 @@ enum Verb {
     Apply(verbs::ApplyArgs),
     /// Say what `apply` would change.
     Plan(verbs::ApplyArgs),
+    /// Look whether a configuration is right, and tell all that is not.
+    Check(config::verb::CheckArgs),
+    /// Print what a configuration can say, as a JSON Schema.
+    Schema(config::verb::SchemaArgs),
     /// Run the daemon, or end it.
     Daemon(control::DaemonArgs),
     /// Let systemd start the daemon at boot: writes a unit, and checks it.
@@ -77,8 +86,16 @@ enum Verb {
         /// The service, for whoever lists processes.
         name: String,
     },
-    /// Look whether a configuration is right, and tell all that is not.
-    Check(config::verb::CheckArgs),
+    /// Show what workers have printed.
+    Logs {
+        /// Where the files are: that of `thead run --log-dir`. Default: those of the daemon.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+        #[command(flatten)]
+        args: logs::LogsArgs,
+        /// The services; all that have a log if none is named.
+        names: Vec<String>,
+    },
     /// See it work: serves a small server, asks it, renews it, and goes on until Ctrl-C.
     Demo(demo::DemoArgs),
     /// The server of the demo, as a worker without Node.
@@ -103,12 +120,14 @@ fn main() -> ExitCode {
         Verb::Events(args) => verbs::events(&args),
         Verb::Apply(args) => verbs::apply(&args, false),
         Verb::Plan(args) => verbs::apply(&args, true),
+        Verb::Check(args) => config::verb::check(&args),
+        Verb::Schema(args) => config::verb::schema(&args),
         Verb::Daemon(args) => control::daemon(&args),
         Verb::Startup(args) => setup::startup(&args),
         Verb::Completions { shell } => setup::completions(shell),
         Verb::Man(args) => setup::man(&args),
         Verb::Primary { .. } => primary::primary(),
-        Verb::Check(args) => config::verb::check(&args),
+        Verb::Logs { dir, args, names } => logs::logs(&args, &dir.unwrap_or_else(thead::control::log_dir), &names),
         Verb::Demo(args) => demo::demo(&args),
         Verb::DemoWorker => demo::worker(),
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 use thead::core::id::WorkerId;
-use thead::output::Queue;
+use thead::output::{Queue, Sink};
 use thead::service::{Options, Service, ServiceEvent};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -18,12 +18,10 @@ use crate::program::Program;
 mod life;
 mod printer;
 mod tell;
-mod text;
 
 pub(crate) use printer::Tone;
 use printer::{Item, Printer};
 pub(crate) use tell::Teller;
-pub(crate) use text::harmless;
 
 /// How things are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +60,8 @@ pub(crate) struct Reporter {
     style: Style,
     name: String,
     items: mpsc::Sender<Item>,
+    /// Where what happens is kept too.
+    log: Option<Sink>,
     dropped: AtomicU64,
     /// How often printing was begun and done: odd while it goes on. So the end knows a slow reader from one that does not
     /// read, and from a worker that does not close its streams.
@@ -80,7 +80,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Reporter {
     /// Must be called within the runtime.
-    pub(crate) fn start(style: Style, name: String, lines: Queue) -> Self {
+    pub(crate) fn start(style: Style, name: String, lines: Queue, log: Option<Sink>) -> Self {
         let (items, taken) = mpsc::channel(ITEMS);
         let (printed, enough) = (Arc::default(), Arc::default());
         let printer = Printer {
@@ -95,6 +95,7 @@ impl Reporter {
             style,
             name,
             items,
+            log,
             dropped: AtomicU64::new(0),
             printed,
             enough,
@@ -103,6 +104,10 @@ impl Reporter {
     }
 
     fn say(&self, tone: Tone, text: String, event: &str, details: Value) {
+        // A worker's last lines, which follow the first, are there already.
+        if let (Some(log), Some(first)) = (&self.log, text.lines().next()) {
+            log.note(None, first);
+        }
         let mut json = self.json(event, details);
         let missed = self.dropped.swap(0, Ordering::Relaxed);
         if missed > 0 {

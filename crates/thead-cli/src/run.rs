@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use thead::wire::cluster::AddressType;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::launch;
+use crate::log::{Settings, Writer};
 use crate::orphans;
 use crate::program::{Place, Program};
 use crate::report::{Reporter, Style};
@@ -107,6 +108,10 @@ pub(crate) struct RunArgs {
     /// Load nothing into the workers. A reload then closes idle connections, and clients may see that.
     #[arg(long)]
     no_preload: bool,
+
+    /// Keep what workers print in files in this directory, as `thead logs --dir` shows it, instead of printing it.
+    #[arg(long, value_name = "DIR")]
+    log_dir: Option<PathBuf>,
 
     /// Report everything on standard output, one JSON object a line.
     #[arg(long)]
@@ -223,7 +228,7 @@ pub(crate) fn run(args: &RunArgs) -> ExitCode {
         .on_thread_park(std::thread::yield_now)
         .build();
     let code = match runtime {
-        Ok(runtime) => runtime.block_on(serve(program, options, name, style)),
+        Ok(runtime) => runtime.block_on(serve(program, options, name, style, args.log_dir.as_deref())),
         Err(error) => Err(error),
     };
     match code {
@@ -325,10 +330,19 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
 /// Bytes of what workers print that may wait to be printed; when they are there, the workers wait.
 const WAITING: usize = 64 << 10;
 
-async fn serve(program: Program, mut options: Options, name: String, style: Style) -> io::Result<u8> {
+async fn serve(
+    program: Program,
+    mut options: Options,
+    name: String,
+    style: Style,
+    log_dir: Option<&Path>,
+) -> io::Result<u8> {
+    let mut log = log_dir
+        .map(|dir| Writer::open(dir, &name, Settings::default()))
+        .transpose()?;
     let (lines, printed) = output::queue(WAITING);
-    options.lines = Some(lines);
-    let reporter = Reporter::start(style, name, printed);
+    options.lines = Some(log.as_ref().map_or(lines, Writer::sink));
+    let reporter = Reporter::start(style, name, printed, log.as_ref().map(Writer::sink));
     reporter.started(&program, &options);
     let mut signals = Signals::new()?;
     let unix_note = match options.cluster.scheduling {
@@ -352,6 +366,7 @@ async fn serve(program: Program, mut options: Options, name: String, style: Styl
                 None => break FAILED,
             },
             signal = signals.next() => watch.obey(signal, &service, &reporter),
+            Some(event) = async { Some(log.as_mut()?.next().await) } => reporter.warning(&event.to_string()),
             () = tokio::time::sleep(COME_BACK), if watch.come_back => watch.collect(&service),
         }
     };
@@ -359,9 +374,17 @@ async fn serve(program: Program, mut options: Options, name: String, style: Styl
     for name in orphans::kill_all() {
         reporter.warning(&format!("killed {name}, which a worker had left behind"));
     }
+    if let Some(log) = log
+        && !log.close(LOG_PATIENCE).await
+    {
+        reporter.warning("the end of the log could not be written");
+    }
     reporter.finish(code).await;
     Ok(code)
 }
+
+/// How long the end waits for a disk that does not write the log.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// When a process of ours that has ended may hide an orphan.
 const COME_BACK: Duration = Duration::from_millis(10);

@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use thead::control::{Apply, Client, ClientError, Event, Order, Outcomes, Verb};
 
-use crate::report::harmless;
+use crate::text::plain;
 
 mod list;
 mod pm2;
@@ -68,6 +68,9 @@ pub(crate) struct EventsArgs {
     /// Begin with the events that the daemon remembers.
     #[arg(long)]
     all: bool,
+    /// End with the last of them, and do not wait for more.
+    #[arg(long, requires = "all")]
+    no_follow: bool,
     /// As JSON, an object a line.
     #[arg(long)]
     json: bool,
@@ -122,7 +125,7 @@ fn order(verb: Verb, wish: Order, json: bool) -> ExitCode {
 
 pub(crate) fn events(args: &EventsArgs) -> ExitCode {
     with_daemon(args.json, async |daemon| {
-        let mut events = daemon.events(args.all.then_some(0)).await?;
+        let mut events = daemon.events(args.all.then_some(0), !args.no_follow).await?;
         while let Some(event) = events.next().await? {
             let mut out = io::stdout().lock();
             let written = if args.json {
@@ -280,7 +283,7 @@ impl Progress {
             print_json(outcomes);
         } else {
             for outcome in &outcomes.outcomes {
-                let text = harmless(outcome.text.as_bytes());
+                let text = plain(outcome.text.as_bytes());
                 let name = if outcome.service.is_empty() {
                     "thead"
                 } else {
@@ -291,7 +294,7 @@ impl Progress {
                 } else {
                     eprintln!("{name}: {text}");
                     for line in &outcome.last_lines {
-                        eprintln!("  | {}", harmless(line.as_bytes()));
+                        eprintln!("  | {}", plain(line.as_bytes()));
                     }
                 }
             }
@@ -301,9 +304,9 @@ impl Progress {
 }
 
 fn sentence(event: &Event) -> String {
-    let text = harmless(event.text.as_bytes());
+    let text = plain(event.text.as_bytes());
     if event.service.is_empty() || text.starts_with(&event.service) {
-        text
+        text.into_owned()
     } else {
         format!("{}: {text}", event.service)
     }

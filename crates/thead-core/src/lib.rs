@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod data;
 pub mod id;
+pub mod probe;
 pub mod restart;
 pub mod service;
 pub mod worker;

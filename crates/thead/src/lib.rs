@@ -20,8 +20,10 @@ mod command;
 #[cfg(feature = "control")]
 pub mod control;
 pub mod data;
+mod dir;
 mod exec;
 mod link;
+pub mod notify;
 pub mod output;
 mod parent;
 pub mod preload;

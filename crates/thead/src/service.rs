@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::channel::{Fault, Handle, Message, SendError, until};
 use crate::cluster::{Primary, PrimaryEvent};
-use crate::command::Command;
+use crate::command::FIRST_FD;
 use crate::data;
 use crate::data::push::Pieces;
 use crate::output::{Origin, Sink, Stream, Tail};
@@ -26,93 +26,17 @@ use crate::sys::pidfd::ExitStatus;
 
 mod hot;
 mod operator;
+mod options;
 mod status;
 
 pub use operator::{Done, Operator, OrderError, Reply};
+pub use options::{Drain, Listen, Options, Program, Settings, Sockets};
 pub use status::{ADDRESSES, Ended, SlotStatus, Status, WorkerStatus};
 pub use thead_core::restart::{Backoff, Intensity, Policy, Restart};
 pub use thead_core::service::{Config as Life, Ready, Reload, Stop};
 
 use operator::{Request, What};
 use status::REMEMBERED;
-
-/// How a worker is asked to leave.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Drain {
-    /// By thead's preload, which gives idle connections back. The command must inject it; see [`crate::preload`].
-    HandBack,
-    /// By the cluster's `disconnect`.
-    #[default]
-    Disconnect,
-    /// By the stop signal.
-    Signal,
-}
-
-/// What the workers of one generation are.
-#[derive(Clone, Debug)]
-pub struct Program {
-    /// What each of them runs.
-    pub command: Command,
-    /// How they are asked to leave.
-    pub drain: Drain,
-}
-
-impl Program {
-    /// One that leaves by the cluster's `disconnect`.
-    pub fn new(command: Command) -> Self {
-        Self {
-            command,
-            drain: Drain::default(),
-        }
-    }
-}
-
-/// How a service is run. All of it can be changed while it runs, by [`Operator::configure`].
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// How many workers, how they are restarted, reloaded and stopped.
-    pub life: Life,
-    /// How long workers with the preload answer with `Connection: close` before they close idle connections that cannot be
-    /// given to another worker. When the service stops they go on serving for so long before the listeners are closed.
-    pub lame_duck: Duration,
-    /// Asks a worker to stop. Default SIGTERM.
-    pub stop_signal: i32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            life: Life::default(),
-            lame_duck: Duration::from_secs(1),
-            stop_signal: libc::SIGTERM,
-        }
-    }
-}
-
-/// What a service is made of.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// What its workers are, until a reload or restart brings another.
-    pub program: Program,
-    /// How it is run, until [`Operator::configure`] says otherwise.
-    pub settings: Settings,
-    /// Who gets which connection.
-    pub cluster: crate::cluster::Config,
-    /// Where what workers print goes; `None` leaves them the streams of this process.
-    pub lines: Option<Sink>,
-}
-
-impl Options {
-    /// A service of one worker.
-    pub fn new(program: Program) -> Self {
-        Self {
-            program,
-            settings: Settings::default(),
-            cluster: crate::cluster::Config::default(),
-            lines: None,
-        }
-    }
-}
 
 /// Something that happened in a service.
 #[derive(Debug)]
@@ -216,6 +140,17 @@ const LAST_OFFERS: Duration = Duration::from_millis(100);
 /// The longest message that can be `ready`, in bytes, in either serialization.
 const READY: usize = 32;
 
+/// What a supervisor tells one process by its environment: systemd's variables.
+const OUR_OWN: [&str; 7] = [
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "LISTEN_PID",
+    "LISTEN_PIDFDID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
+
 /// A worker whose process has not ended.
 #[derive(Debug)]
 struct Worker {
@@ -268,8 +203,7 @@ impl Service {
             lame_duck: None,
             finished: false,
         };
-        let program = service.captured(program);
-        service.programs.insert(first, Arc::new(program));
+        service.adopt(first, program);
         let start = Input::Order {
             ticket: Ticket(service.last_ticket),
             order: Order::Start,
@@ -278,13 +212,22 @@ impl Service {
         Ok(service)
     }
 
-    /// What it prints comes to us, if somebody wants it.
-    fn captured(&self, mut program: Program) -> Program {
+    /// From now on a generation runs this.
+    fn adopt(&mut self, generation: Generation, mut program: Program) {
+        // What this process was told by its own supervisor is not for its workers.
+        program.command = program.command.env_keep_back(&OUR_OWN);
         if self.lines.is_some() {
             let command = program.command.stdin(Stdio::Null);
             program.command = command.stdout(Stdio::Pipe).stderr(Stdio::Pipe);
         }
-        program
+        if program.command.has_channel() {
+            for (listen, number) in program.listen.iter().zip(FIRST_FD..) {
+                if let Sockets::Shared(socket) = &listen.sockets {
+                    self.primary.inherit(number, socket.clone());
+                }
+            }
+        }
+        self.programs.insert(generation, Arc::new(program));
     }
 
     /// Gives orders to this service.
@@ -436,12 +379,11 @@ impl Service {
     fn begin(&mut self, ticket: Ticket, generation: Generation, base: Generation) {
         self.programs.retain(|known, _| *known == base);
         let brought = self.orders.get_mut(&ticket).and_then(|ordered| ordered.program.take());
-        let program = match (brought, self.programs.get(&base)) {
-            (Some(program), _) => Arc::new(self.captured(*program)),
-            (None, Some(base)) => base.clone(),
-            (None, None) => return,
-        };
-        self.programs.insert(generation, program);
+        if let Some(program) = brought {
+            self.adopt(generation, *program);
+        } else if let Some(program) = self.programs.get(&base) {
+            self.programs.insert(generation, program.clone());
+        }
     }
 
     fn hear(&mut self, event: PrimaryEvent) {
@@ -567,9 +509,11 @@ impl Service {
             .ok_or("its program is not known")?
             .clone();
         let channel = program.command.has_channel();
-        let with_data = (!channel).then(|| self.with_data(&program.command)).flatten();
-        let command = with_data.as_ref().unwrap_or(&program.command);
-        let forked = self.primary.fork_as(worker, Some(slot), command, gated);
+        let mut command = program.command_for(slot);
+        if !channel {
+            command = self.with_data(command);
+        }
+        let forked = self.primary.fork_as(worker, Some(slot), &command, gated);
         let forked = forked.map_err(|error| reason_of(&error))?;
         let mut tail = Tail::default();
         if let Some(lines) = &self.lines {
@@ -643,6 +587,12 @@ impl Service {
             return;
         };
         let lame_duck = self.settings.lame_duck;
+        if self.settings.stop_message
+            && let Some(channel) = self.primary.channel(worker)
+        {
+            // One whose channel has ended hears the rest of it.
+            let _ = channel.send("shutdown");
+        }
         match (drain, successor) {
             // The signal is all that can be said to it: what it has to finish, it finishes until it is killed.
             (Drain::Signal, _) => self.machine.input(now(), Input::Drained { worker }),

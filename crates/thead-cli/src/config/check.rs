@@ -5,12 +5,13 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::address::{Address, HttpUrl};
+use super::cron;
 use super::format::Spot;
 use super::model::{Config, Service};
 use super::tree::{Step, steps};
 use super::typed::Finding;
 use super::value::Name;
-use super::{cron, user};
+use thead::sys::user;
 
 mod order;
 mod program;
@@ -208,27 +209,22 @@ impl Check<'_> {
     }
 
     fn user(&mut self) {
-        let group_known = match &self.service.group {
-            Some(group) if user::group(group).is_none() => {
-                let message = format!("there is no group {group:?}");
-                self.error(["group"], message, "make it (groupadd), or name another");
-                false
-            }
-            group => group.is_some(),
+        let look_up = |found: std::io::Result<bool>, what: String| match found {
+            Ok(true) => None,
+            Ok(false) => Some(format!("there is no {what}")),
+            Err(error) => Some(format!("the {what} cannot be looked up: {error}")),
         };
-        let Some(name) = &self.service.user else {
-            return;
-        };
-        match user::User::find(name) {
-            None => {
-                let message = format!("there is no user {name:?}");
+        if let Some(name) = &self.service.user {
+            let found = user::user(name).map(|found| found.is_some());
+            if let Some(message) = look_up(found, format!("user {name:?}")) {
                 self.error(["user"], message, "make it (useradd --system), or name another");
             }
-            Some(user) if user.gid.is_none() && self.service.group.is_none() && !group_known => {
-                let message = format!("nobody has the number {name}, so its group is not known");
-                self.error(["user"], message, "name the group too: group = \"...\"");
+        }
+        if let Some(name) = &self.service.group {
+            let found = user::group(name).map(|found| found.is_some());
+            if let Some(message) = look_up(found, format!("group {name:?}")) {
+                self.error(["group"], message, "make it (groupadd), or name another");
             }
-            Some(_) => {}
         }
     }
 

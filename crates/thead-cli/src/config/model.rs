@@ -44,19 +44,28 @@ pub(crate) struct Service {
     pub(crate) cwd: Option<PathBuf>,
     /// Variables for the workers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, Plain>")]
     pub(crate) env: BTreeMap<String, String>,
     /// Variables whose values are read from files at each start of a worker, and kept nowhere else.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) secret_files: BTreeMap<String, PathBuf>,
+    /// A variable of `env` that holds a number: each worker has it with its own index added, so that a port is not taken twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) increment_env: Option<String>,
+    /// The variable in which a worker finds its index, from 0. Default `NODE_APP_INSTANCE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) instance_env: Option<String>,
     /// Names of variables that workers get from the environment of the daemon; `*` at the end stands for anything.
     /// Default: `PATH`, `HOME`, `USER`, `LOGNAME`, `SHELL`, `LANG`, `LC_*`, `TZ`, `TMPDIR`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pass_env: Option<Vec<String>>,
     /// The user that the primary and the workers run as, by name or number. Only root can choose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Plain>")]
     pub(crate) user: Option<String>,
     /// The group, by name or number. Default: that of the user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Plain>")]
     pub(crate) group: Option<String>,
     /// The node, bun or deno to use in place of the one in PATH.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,13 +114,23 @@ pub(crate) struct Service {
     pub(crate) log: Log,
 }
 
+/// What is text in the end, and may be written as it is: text, a number, true or false.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is asked for")]
+enum Plain {
+    Text(String),
+    Number(f64),
+    Boolean(bool),
+}
+
 /// Services that are restarted together, in the order in which they start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Group {
     /// Its members, first to start first.
     pub(crate) services: Vec<Name>,
-    /// Who is restarted when one of them fails.
+    /// Who is restarted when one of them fails. Default `one-for-one`.
     #[serde(default)]
     pub(crate) strategy: Strategy,
 }

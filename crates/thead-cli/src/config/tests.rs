@@ -32,7 +32,7 @@ pub(super) fn directory() -> tempfile::TempDir {
 
 pub(super) fn load_text(dir: &Path, file: &str, text: impl AsRef<[u8]>) -> Result<Loaded, Diagnostics> {
     fs::write(dir.join(file), text).unwrap();
-    load(&dir.join(file))
+    load(Some(&dir.join(file)))
 }
 
 /// Everything that a configuration can say, in each format.

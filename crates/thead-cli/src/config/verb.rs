@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Diagnostics, Loaded};
 use crate::run::USAGE;
@@ -23,7 +23,7 @@ pub(crate) struct CheckArgs {
 
 /// `thead check`
 pub(crate) fn check(args: &CheckArgs) -> ExitCode {
-    let loaded = load(args.file.as_deref());
+    let loaded = super::load(args.file.as_deref());
     if args.json {
         let answer = match &loaded {
             Ok(Loaded {
@@ -34,7 +34,7 @@ pub(crate) fn check(args: &CheckArgs) -> ExitCode {
                 "services": config.service.keys().collect::<Vec<_>>(),
                 "notes": notes,
             }),
-            Err(diagnostics) => json!({ "ok": false, "problems": diagnostics }),
+            Err(diagnostics) => diagnostics.json(),
         };
         return print(&format!("{answer}\n"), if loaded.is_ok() { 0 } else { USAGE });
     }
@@ -49,15 +49,7 @@ pub(crate) fn check(args: &CheckArgs) -> ExitCode {
             };
             print(&format!("{} is right: {services}\n", loaded.source.display()), 0)
         }
-        Err(diagnostics) => complain(&diagnostics, false),
-    }
-}
-
-/// Reads the file that was named, or the one of the current directory.
-pub(crate) fn load(file: Option<&std::path::Path>) -> Result<Loaded, Diagnostics> {
-    match file {
-        Some(file) => super::load(file),
-        None => super::load(&super::find(&std::env::current_dir().unwrap_or_default())?),
+        Err(diagnostics) => diagnostics.report(false),
     }
 }
 
@@ -65,18 +57,23 @@ fn colours() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && io::stderr().is_terminal()
 }
 
-/// Shows on standard error what is wrong.
-pub(crate) fn complain(diagnostics: &Diagnostics, json: bool) -> ExitCode {
-    if json {
-        let answer = json!({ "ok": false, "problems": diagnostics });
-        return print(&format!("{answer}\n"), USAGE);
+impl Diagnostics {
+    /// Tells what is wrong: on standard error, or as an object on standard output. Returns the exit code.
+    pub(crate) fn report(&self, json: bool) -> ExitCode {
+        if json {
+            return print(&format!("{}\n", self.json()), USAGE);
+        }
+        let count = self.problems().len();
+        eprintln!("{}", self.render(colours()));
+        if count > 1 {
+            eprintln!("\nthead: {count} problems");
+        }
+        ExitCode::from(USAGE)
     }
-    let count = diagnostics.problems().len();
-    eprintln!("{}", diagnostics.render(colours()));
-    if count > 1 {
-        eprintln!("\nthead: {count} problems");
+
+    fn json(&self) -> Value {
+        json!({ "ok": false, "problems": self })
     }
-    ExitCode::from(USAGE)
 }
 
 /// Shows on standard error what is worth knowing.
@@ -91,4 +88,19 @@ fn print(text: &str, code: u8) -> ExitCode {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     ExitCode::from(code)
+}
+
+#[derive(Debug, Parser)]
+pub(crate) struct SchemaArgs {
+    /// The same as a reference in Markdown.
+    #[arg(long)]
+    markdown: bool,
+}
+
+/// `thead schema`
+pub(crate) fn schema(args: &SchemaArgs) -> ExitCode {
+    match args.markdown {
+        true => print(&super::schema::reference(), 0),
+        false => print(&format!("{:#}\n", super::schema::schema()), 0),
+    }
 }

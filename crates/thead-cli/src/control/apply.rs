@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use thead::control::{Apply, Outcome, Outcomes, Problem};
 
-use super::plan::{Effect, compare};
 use super::registry::{Registry, problem};
 use super::service::Task;
 use super::state::{Member, Saved};
-use crate::config::{Config, Name};
+use crate::config::plan::{Effect, changed, effect};
+use crate::config::{self, Config, Name};
 
 /// What is to be done to one service.
 enum Step {
     Add(Box<Saved>),
-    Change(Box<Saved>, Effect, Vec<&'static str>),
+    Change(Box<Saved>, Effect, Vec<String>),
     Keep(Name),
     Remove(Name),
 }
@@ -85,6 +85,10 @@ impl Registry {
         let invalid = |message: String| problem("invalid", message, Some("thead check says where"));
         let config: Config =
             serde_json::from_value(apply.config.clone()).map_err(|error| invalid(error.to_string()))?;
+        // Whoever wrote it was told already, with line and column; what comes by other ways is looked at here.
+        if let Some(first) = config::problems(&config).first() {
+            return Err(invalid(first.clone()));
+        }
         if config.service.is_empty() {
             return Err(invalid("no service is configured".into()));
         }
@@ -168,4 +172,21 @@ impl Registry {
             }
         }
     }
+}
+
+/// What has changed, and the mildest way to bring it into force.
+fn compare(old: &Saved, new: &Saved) -> (Effect, Vec<String>) {
+    let mut keys = changed(&old.config, &new.config);
+    let mut strongest = keys.iter().map(|key| effect(key)).max().unwrap_or(Effect::Nothing);
+    if old.base != new.base && !keys.iter().any(|key| key == "cwd") {
+        keys.push("cwd".into());
+        strongest = strongest.max(Effect::Reload);
+    }
+    if old.group != new.group {
+        keys.push("group".into());
+    }
+    if old.source != new.source {
+        keys.push("the file".into());
+    }
+    (strongest, keys)
 }

@@ -13,7 +13,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Shared;
-use super::dirs::private;
+use super::dirs::{bind_private, private};
 use super::events::Journal;
 use super::registry::Registry;
 use super::server::Server;
@@ -133,7 +133,11 @@ async fn run(umask: u32) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(with(&socket, error)),
         _ => {}
     }
-    let listener = UnixListener::bind(&socket).map_err(|error| with(&socket, error))?;
+    let listener = bind_private(&socket).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        UnixListener::from_std(listener)
+    });
+    let listener = listener.map_err(|error| with(&socket, error))?;
     let version = Version {
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),

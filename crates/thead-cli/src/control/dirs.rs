@@ -3,7 +3,20 @@
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
+
+/// Binds a socket that only its owner can open, from its first moment on.
+///
+/// # Errors
+/// Of the file system; `EADDRINUSE` where something of the name is.
+pub(crate) fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    // The one thread that makes files is this one.
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(before);
+    listener
+}
 
 /// Makes a directory that only its owner can enter, or takes one that is so already.
 ///

@@ -10,7 +10,7 @@ use thead::service::Service;
 
 use super::Teller;
 use super::printer::Tone;
-use super::text::quote;
+use crate::text::quote;
 
 impl Teller<'_> {
     pub(super) fn life(&self, service: &Service, event: &Event, last: Option<WorkerId>) {

@@ -1,6 +1,5 @@
 //! The thread that prints.
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +9,7 @@ use thead::output::{self, Block, Queue, Stream};
 use tokio::sync::{Notify, mpsc};
 
 use super::Style;
-use super::text::harmless;
+use crate::text::{Colours, harmless};
 
 /// Something to print, made by the loop that must never wait for a terminal.
 pub(super) enum Item {
@@ -111,13 +110,10 @@ impl Printer {
         let mark = format!("{on}{}/{} {mark}|{off} ", self.name, block.from.slot);
         let mut pieces = Pieces::to(block.from.stream, &self.printed);
         for line in block.lines() {
-            let text = if terminal {
-                harmless(line.text).into_bytes().into()
-            } else {
-                Cow::Borrowed(line.text)
-            };
+            let text = terminal.then(|| harmless(line.text, Colours::Kept));
+            let text = text.as_ref().map_or(line.text, |text| text.as_bytes());
             let end = if line.cut { "…\n" } else { "\n" };
-            pieces.add(&[mark.as_bytes(), &text, end.as_bytes()])?;
+            pieces.add(&[mark.as_bytes(), text, end.as_bytes()])?;
         }
         pieces.flush()
     }

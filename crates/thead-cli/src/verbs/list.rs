@@ -7,7 +7,7 @@ use clap::Args;
 use thead::control::{Description, Exit, Phase, Service, Worker};
 
 use super::{print_json, with_daemon};
-use crate::report::harmless;
+use crate::text::plain;
 use crate::told::millis_now;
 
 #[derive(Debug, Args)]
@@ -152,7 +152,7 @@ fn print<const N: usize>(rows: &[[String; N]], colour: impl Fn(&[String; N]) -> 
     for (index, row) in rows.iter().enumerate() {
         let mut line = String::new();
         for (column, text) in row.iter().enumerate() {
-            let text = harmless(text.as_bytes());
+            let text = plain(text.as_bytes());
             if column + 1 == N {
                 line.push_str(&text);
             } else {
@@ -199,7 +199,7 @@ fn show(description: &Description) -> io::Result<()> {
                 .map_or_else(|| "none".into(), |pid| format!("pid {pid}")),
         ),
     ] {
-        writeln!(out, "{name:<14} {}", harmless(value.as_bytes()))?;
+        writeln!(out, "{name:<14} {}", plain(value.as_bytes()))?;
     }
     writeln!(
         out,
@@ -222,7 +222,7 @@ fn exit_line(exit: &Exit) -> String {
         exit.slot,
         exit.worker,
         age(exit.uptime_ms),
-        harmless(exit.cause.as_bytes())
+        plain(exit.cause.as_bytes())
     )
 }
 
@@ -241,7 +241,7 @@ fn explain(description: &Description) -> io::Result<()> {
         service.phase.as_str(),
         service.ready,
         service.instances,
-        harmless(reason.as_bytes())
+        plain(reason.as_bytes())
     )?;
     let unexpected: Vec<_> = description.exits.iter().filter(|exit| !exit.expected).collect();
     match unexpected.first() {
@@ -254,7 +254,7 @@ fn explain(description: &Description) -> io::Result<()> {
             if !last.last_lines.is_empty() {
                 writeln!(out, "\nWhat the last of them said:")?;
                 for line in &last.last_lines {
-                    writeln!(out, "  | {}", harmless(line.as_bytes()))?;
+                    writeln!(out, "  | {}", plain(line.as_bytes()))?;
                 }
             }
         }
@@ -263,12 +263,7 @@ fn explain(description: &Description) -> io::Result<()> {
     if !bad.is_empty() {
         writeln!(out, "\nWhat went wrong, newest first:")?;
         for event in bad {
-            writeln!(
-                out,
-                "  {} {}",
-                super::clock(event.time),
-                harmless(event.text.as_bytes())
-            )?;
+            writeln!(out, "  {} {}", super::clock(event.time), plain(event.text.as_bytes()))?;
         }
     }
     let hint = match service.phase {

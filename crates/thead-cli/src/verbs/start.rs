@@ -141,7 +141,7 @@ fn start_known(args: &StartArgs) -> Option<ExitCode> {
 }
 
 fn read(file: Option<&Path>, json: bool) -> Result<Apply, ExitCode> {
-    let loaded = config::verb::load(file).map_err(|problems| config::verb::complain(&problems, json))?;
+    let loaded = config::load(file).map_err(|problems| problems.report(json))?;
     config::verb::tell_notes(&loaded);
     Ok(Apply {
         config: serde_json::to_value(&loaded.config).unwrap_or_default(),

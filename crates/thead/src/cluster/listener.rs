@@ -73,8 +73,8 @@ const REST: Duration = Duration::from_millis(50);
 
 impl Listeners {
     /// Lets workers listen on `fd` under the number by which they know it.
-    pub(crate) fn inherit(&mut self, number: i32, fd: OwnedFd) {
-        self.inherited.insert(number, fd.into());
+    pub(crate) fn inherit(&mut self, number: i32, fd: Handle) {
+        self.inherited.insert(number, fd);
     }
 
     /// Makes a socket and says where it is bound, or the negative errno.

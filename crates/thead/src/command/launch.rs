@@ -24,8 +24,13 @@ use crate::sys::spawn::{SpawnSpec, Spawned};
 use crate::sys::tree::Tree;
 use crate::watch::{Care, collect_left, watch as watch_over};
 
-/// The child's descriptor of its channel, as with Node's `fork()`, if nothing else has it.
-const CHANNEL_FD: i32 = 3;
+/// The first that is no standard stream: of sockets that are passed in, else of the channel, as with Node's `fork()`.
+pub(crate) const FIRST_FD: i32 = 3;
+
+const LISTEN_FDS: &str = "LISTEN_FDS";
+const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
+/// Would have to name another process than `LISTEN_PID`.
+const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
 
 /// A process that was just started.
 pub(crate) struct Launched {
@@ -110,6 +115,7 @@ impl Command {
         spec.nice = self.nice;
         spec.umask = self.umask;
         spec.env = self.environment();
+        spec.own_pid.clone_from(&self.own_pid);
         let cgroup = self.cgroup.as_ref().map(|directory| {
             let entry = directory.join("cgroup.procs");
             let open = File::options().write(true).open(&entry);
@@ -118,6 +124,7 @@ impl Command {
         let cgroup = cgroup.transpose()?;
         spec.cgroups.extend(cgroup.as_ref().map(AsFd::as_fd));
 
+        self.pass_listeners(&mut spec)?;
         let streams = self.stdio.iter().map(|(number, stdio)| Ends::make(*number, stdio));
         let streams = streams.collect::<io::Result<Vec<_>>>()?;
         spec.fds.extend(streams.iter().map(Ends::source));
@@ -129,7 +136,7 @@ impl Command {
             .transpose()?;
         let (ours, theirs) = pair.map(|pair| (pair.parent, pair.child)).unzip();
         if let (Some(config), Some(ours), Some(theirs)) = (self.channel, ours, &theirs) {
-            let mut number = CHANNEL_FD;
+            let mut number = FIRST_FD + self.listeners.len() as i32;
             while self.stdio.contains_key(&number) {
                 number += 1;
             }
@@ -160,6 +167,37 @@ impl Command {
             channel: made,
             streams: streams.into_iter().filter_map(Ends::into_ours).collect(),
         })
+    }
+
+    /// systemd: `sd_listen_fds(3)`, `sd_listen_fds_with_names(3)`.
+    fn pass_listeners<'fd>(&'fd self, spec: &mut SpawnSpec<'fd>) -> Result<(), SpawnError> {
+        if self.listeners.is_empty() {
+            return Ok(());
+        }
+        let refuse = |name: &String, reason| SpawnError::Listener {
+            name: name.clone(),
+            reason,
+        };
+        for ((name, socket), number) in self.listeners.iter().zip(FIRST_FD..) {
+            let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b':';
+            if name.len() > 255 || !name.bytes().all(is_plain) {
+                return Err(refuse(name, "LISTEN_FDNAMES has no room for such a name"));
+            }
+            if self.stdio.contains_key(&number) {
+                return Err(refuse(name, "its descriptor is given to something else"));
+            }
+            rustix::io::ioctl_fionbio(socket, self.has_channel()).map_err(io::Error::from)?;
+            spec.fds.push((number, sys::spawn::FdSource::Fd(socket.as_fd())));
+        }
+        let names: Vec<_> = self.listeners.iter().map(|(name, _)| name.as_str()).collect();
+        let ours = [LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PIDFDID];
+        spec.env.retain(|(name, _)| !ours.iter().any(|ours| name == ours));
+        spec.env.extend([
+            (LISTEN_FDS.into(), names.len().to_string().into()),
+            (LISTEN_FDNAMES.into(), names.join(":").into()),
+        ]);
+        spec.own_pid.push("LISTEN_PID");
+        Ok(())
     }
 
     /// The parent's variables, changed as asked, without those that only the channel may set.

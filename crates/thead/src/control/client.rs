@@ -145,13 +145,13 @@ impl Client {
     }
 
     /// What happens from now on; with `since`, also what happened after the event of that number, as far back as the
-    /// daemon remembers.
+    /// daemon remembers. Unless it is to `follow`, the stream ends with the last of these.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn events(&self, since: Option<u64>) -> Result<Events, ClientError> {
-        let query = since.map(|id| format!("?since={id}")).unwrap_or_default();
-        self.stream(&format!("/v1/events{query}")).await
+    pub async fn events(&self, since: Option<u64>, follow: bool) -> Result<Events, ClientError> {
+        let since = since.map(|id| format!("&since={id}")).unwrap_or_default();
+        self.stream(&format!("/v1/events?follow={follow}{since}")).await
     }
 
     /// A stream of server-sent events at any path.

@@ -6,13 +6,13 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::unix::pipe;
 
-use super::{Block, LINE_LIMIT, Origin, Sink};
+use super::{Block, LINE_LIMIT, Origin, Sink, Stream};
 
 /// Lines of each worker that are kept for the report of its death; even, for there are two streams.
 const KEPT_LINES: usize = 20;
@@ -45,7 +45,7 @@ impl Tail {
         });
         self.sources.push(source.clone());
         Ok(async move {
-            let mut pace = Pace::default();
+            let mut pace = Pace::of(from.stream, &source.pipe);
             loop {
                 source.pipe.readable().await?;
                 let read = source.read_ready()?;
@@ -89,23 +89,26 @@ impl Tail {
     }
 }
 
-/// When a stream may be left alone for a while.
-#[derive(Debug, Default)]
+/// When a stream may be left alone for a while, and how large its pipe is.
+#[derive(Debug)]
 struct Pace {
     /// Of the last read.
     last: Option<Instant>,
     /// How many reads came within [`SOON`] of the one before.
     soon: u32,
-    /// It floods: the pipe is large, and is read at intervals.
-    flood: bool,
+    /// It floods, and is read at intervals; so much was read since the last one.
+    flood: Option<usize>,
+    /// Its pipe is large all its life.
+    large: Option<Large>,
 }
 
-/// For so long a flood is not read. Half a pipe at 250 MB/s; a line that comes alone never waits for it.
+/// For so long a flood is not read. A large pipe takes 500 MB/s meanwhile; a line that comes alone never waits for it.
 const REST: Duration = Duration::from_millis(2);
 /// Two reads within this time may be the beginning of a flood,
 const SOON: Duration = Duration::from_millis(1);
-/// and so many of them are. A program that says a few things and is silent again is none.
+/// and so many of them are, or a read of so much. A program that says a few things and is silent again is none.
 const FEW: u32 = 4;
+const MUCH: usize = 16 << 10;
 /// A flood that brings less than this in a [`REST`] has ended: it is 1 MB/s.
 const TRICKLE: usize = 2 << 10;
 /// Room for a worker that floods: what an unprivileged process may ask for. Node never waits for a full pipe but keeps what
@@ -113,32 +116,75 @@ const TRICKLE: usize = 2 << 10;
 const LARGE_PIPE: usize = 1 << 20;
 /// The kernel's default.
 const PIPE: usize = 64 << 10;
+/// How many pipes of a process are large all their lives. The others grow with a flood, which may be too late for Node. By
+/// default an unprivileged user may have 64 MiB in pipes; past that its new ones hold 8 KiB.
+const MOST_LARGE: usize = 8;
+
+/// One of [`MOST_LARGE`].
+#[derive(Debug)]
+struct Large;
+
+static LARGE: AtomicUsize = AtomicUsize::new(0);
+
+impl Large {
+    fn make(pipe: impl AsFd) -> Option<Self> {
+        let more = |count| (count < MOST_LARGE).then_some(count + 1);
+        LARGE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        let large = Self;
+        rustix::pipe::fcntl_setpipe_size(pipe, LARGE_PIPE).ok()?;
+        Some(large)
+    }
+}
+
+impl Drop for Large {
+    fn drop(&mut self) {
+        LARGE.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Pace {
+    fn of(stream: Stream, pipe: impl AsFd) -> Self {
+        Self {
+            last: None,
+            soon: 0,
+            flood: None,
+            large: if stream == Stream::Stdout {
+                Large::make(pipe)
+            } else {
+                None
+            },
+        }
+    }
+
     /// Whether to rest, after a read of so many bytes.
     fn rests_after(&mut self, read: usize, pipe: impl AsFd) -> bool {
-        let now = Instant::now();
-        let last = self.last.replace(now);
-        if self.flood {
-            // Less is not what there was room for, beside the beginning of a line, so the pipe is empty.
-            if read >= LINE_LIMIT / 2 {
+        // Else there may be more: no read is larger than this, less the beginning of a line.
+        let is_empty = read < LINE_LIMIT / 2;
+        if let Some(before) = self.flood {
+            let sum = before + read;
+            self.flood = Some(if is_empty { 0 } else { sum });
+            if is_empty && sum < TRICKLE {
+                self.flood = None;
+                if self.large.is_none() {
+                    // Refused while more than that is in it; then it stays as it is for this time.
+                    let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE);
+                }
                 return false;
             }
-            self.flood = read >= TRICKLE;
-            if !self.flood {
-                // Refused while more than that is in it; then it stays large for this time.
-                let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE);
-            }
-            return self.flood;
+            return is_empty;
         }
-        let soon = read >= PIPE / 4 || last.is_some_and(|last| now - last < SOON);
+        let now = Instant::now();
+        let soon = self.last.replace(now).is_some_and(|last| now - last < SOON);
         self.soon = if soon { self.soon + 1 } else { 0 };
-        if self.soon >= FEW || read >= PIPE / 4 {
-            (self.flood, self.soon) = (true, 0);
+        if self.soon < FEW && read < MUCH {
+            return false;
+        }
+        (self.flood, self.soon) = (Some(read), 0);
+        if self.large.is_none() {
             // Refused where the user has too many of them; then a worker that floods has to wait for us now and then.
             let _ = rustix::pipe::fcntl_setpipe_size(pipe, LARGE_PIPE);
         }
-        false
+        is_empty
     }
 }
 

@@ -2,17 +2,19 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use thead_core::worker::Slot;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::Block;
 
 /// What happens to what workers print while the queue is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenFull {
-    /// It is dropped; how much stands in its place.
+    /// It is dropped; how much stands in its place. Before that workers wait, for 100 ms at once and a tenth of the time in
+    /// the long run: who takes from the queue may be just about to.
     Drop,
     /// Workers wait, as at a full pipe.
     #[default]
@@ -56,6 +58,7 @@ pub fn queue(limit: usize) -> (Sink, Queue) {
             bytes: 0,
             limit,
             when_full: WhenFull::default(),
+            patience: Patience::new(),
             dropped: None,
             dropped_lines: 0,
             senders: true,
@@ -83,12 +86,47 @@ struct State {
     bytes: usize,
     limit: usize,
     when_full: WhenFull,
+    patience: Patience,
     /// Since the last item: how many lines, and from when on.
     dropped: Option<(u64, SystemTime)>,
     /// Ever.
     dropped_lines: u64,
     senders: bool,
     receiver: bool,
+}
+
+/// For how long workers may still be held up by a queue that drops when it is full.
+#[derive(Debug)]
+struct Patience {
+    left: Duration,
+    /// When that was so.
+    at: Instant,
+}
+
+const MOST_PATIENCE: Duration = Duration::from_millis(100);
+/// What a timer can tell.
+const LEAST_PATIENCE: Duration = Duration::from_millis(1);
+/// What of the time that passes is added to it.
+const SHARE: u32 = 10;
+
+impl Patience {
+    fn new() -> Self {
+        Self {
+            left: MOST_PATIENCE,
+            at: Instant::now(),
+        }
+    }
+
+    fn left(&mut self) -> Duration {
+        let now = Instant::now();
+        self.left = (self.left + now.saturating_duration_since(self.at) / SHARE).min(MOST_PATIENCE);
+        self.at = self.at.max(now);
+        self.left
+    }
+
+    fn spend(&mut self, time: Duration) {
+        self.left = self.left().saturating_sub(time);
+    }
 }
 
 impl Shared {
@@ -155,7 +193,7 @@ impl Sink {
         loop {
             let room = shared.room.notified();
             tokio::pin!(room);
-            {
+            let patience = {
                 let mut state = shared.state();
                 if !state.receiver {
                     return;
@@ -164,13 +202,27 @@ impl Sink {
                     state.push(Item::Block(block));
                     break;
                 }
-                if state.when_full == WhenFull::Drop {
-                    return state.drop_lines(block.line_count() as u64, block.time);
-                }
+                let patience = match state.when_full {
+                    WhenFull::Wait => None,
+                    WhenFull::Drop => match state.patience.left() {
+                        left if left < LEAST_PATIENCE => {
+                            return state.drop_lines(block.line_count() as u64, block.time);
+                        }
+                        left => Some(left),
+                    },
+                };
                 // From here on no call for room is missed.
                 room.as_mut().enable();
+                patience
+            };
+            match patience {
+                None => room.await,
+                Some(left) => {
+                    let begun = Instant::now();
+                    let _ = tokio::time::timeout(left, room).await;
+                    shared.state().patience.spend(begun.elapsed());
+                }
             }
-            room.await;
         }
         shared.filled.notify_one();
     }
@@ -246,20 +298,21 @@ impl Queue {
         }
     }
 
-    /// Forgets what waits, and says how many lines that were.
-    pub fn discard(&mut self) -> u64 {
+    /// Takes all that is there now.
+    pub fn take_all(&mut self) -> VecDeque<Item> {
         let mut state = self.0.state();
-        let lines = |item: &Item| match item {
-            Item::Block(block) => block.line_count() as u64,
-            Item::Note(_) => 1,
-            Item::Dropped { lines, .. } => *lines,
-        };
-        let waiting: u64 = state.items.iter().map(lines).sum();
-        let dropped = state.dropped.take().map_or(0, |(lines, _)| lines);
-        state.items.clear();
+        let mut items = std::mem::take(&mut state.items);
+        let dropped = state.dropped.take();
+        items.extend(dropped.map(|(lines, since)| Item::Dropped { lines, since }));
         state.bytes = 0;
         self.0.room.notify_waiters();
-        waiting + dropped
+        items
+    }
+
+    /// Whether nothing is there now.
+    pub fn is_empty(&self) -> bool {
+        let state = self.0.state();
+        state.items.is_empty() && state.dropped.is_none()
     }
 }
 
@@ -301,6 +354,14 @@ mod tests {
         std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop()))
     }
 
+    /// Has no patience, for an hour.
+    fn drops(sink: &Sink) {
+        sink.set_when_full(WhenFull::Drop);
+        let patience = &mut sink.0.0.state().patience;
+        patience.spend(MOST_PATIENCE);
+        patience.at += Duration::from_secs(3600);
+    }
+
     #[test]
     fn things_come_out_in_the_order_in_which_they_went_in() {
         let (sink, mut queue) = queue(1 << 10);
@@ -335,7 +396,7 @@ mod tests {
             let since = SystemTime::UNIX_EPOCH;
             Poll::Ready(Some(Item::Dropped { lines, since }))
         };
-        sink.set_when_full(WhenFull::Drop);
+        drops(&sink);
         for text in ["a\n", "b\nc\n", "d\n"] {
             assert!(poll(sink.send(block(text))).is_ready());
         }
@@ -357,10 +418,23 @@ mod tests {
         let mut waiting = std::pin::pin!(sink.send(block("b\n")));
         let mut poll_it = || waiting.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(poll_it().is_pending());
-        sink.set_when_full(WhenFull::Drop);
+        drops(&sink);
         assert!(poll_it().is_ready());
         drop(queue);
         sink.set_when_full(WhenFull::Wait);
         assert!(poll(sink.send(block("c\n"))).is_ready());
+    }
+
+    #[test]
+    fn a_queue_that_drops_holds_workers_up_for_a_tenth_of_the_time_at_most() {
+        let mut patience = Patience::new();
+        assert_eq!(patience.left(), MOST_PATIENCE);
+        patience.spend(MOST_PATIENCE);
+        assert!(patience.left() < MOST_PATIENCE / 2);
+        patience.at -= Duration::from_millis(500);
+        let left = patience.left();
+        assert!((MOST_PATIENCE / 2..MOST_PATIENCE).contains(&left), "{left:?}");
+        patience.at -= Duration::from_secs(3600);
+        assert_eq!(patience.left(), MOST_PATIENCE);
     }
 }

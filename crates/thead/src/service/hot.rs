@@ -8,7 +8,6 @@ use thead_core::worker::Phase;
 use super::Service;
 use crate::command::Command;
 use crate::data::{Content, PushError, Pushing, Status};
-use crate::stdio::Stdio;
 
 impl Service {
     /// Opens a piece of data whose numbers go on after `newest`, with what was in force when it was closed. One that is open
@@ -63,20 +62,18 @@ impl Service {
     }
 
     /// The command with what a program without a channel has of large data: a descriptor of each memory file, and a variable
-    /// `THEAD_DATA_NAME` with its path. `None` if there is no such data.
-    pub(super) fn with_data(&self, command: &Command) -> Option<Command> {
-        let mut with = None;
-        // After those of sockets, which begin at 3 and have no gap.
-        let first = command.stdio.keys().max().map_or(3, |last| (last + 1).max(3));
-        for ((name, memory), number) in self.data.memories().zip(first..) {
+    /// `THEAD_DATA_NAME` with its path.
+    pub(super) fn with_data(&self, command: Command) -> Command {
+        let first = command.free_fd();
+        let memories = self.data.memories().zip(first..);
+        memories.fold(command, |command, ((name, memory), number)| {
+            // One that has no descriptor left for it has the file in `THEAD_DATA_DIR`.
             let Ok(descriptor) = memory.as_fd().try_clone_to_owned() else {
-                continue;
+                return command;
             };
-            let command: Command = with.take().unwrap_or_else(|| command.clone());
             let path = format!("/proc/self/fd/{number}");
-            with = Some(command.fd(number, Stdio::from(descriptor)).env(variable(name), path));
-        }
-        with
+            command.fd(number, descriptor).env(variable(name), path)
+        })
     }
 }
 

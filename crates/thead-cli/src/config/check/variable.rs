@@ -1,6 +1,9 @@
 //! Variables of workers.
 
 use super::Check;
+use crate::config::format::Spot;
+use crate::config::tree::Step;
+use crate::config::typed::Finding;
 
 /// What thead itself tells workers by variables, or what would undo it.
 const OURS: [&str; 9] = [
@@ -31,6 +34,17 @@ impl Check<'_> {
         for name in service.secret_files.keys() {
             self.variable("secret-files", name);
         }
+        if let Some(name) = &service.increment_env {
+            let number = service.env.get(name).map(|value| value.parse::<u32>());
+            if !matches!(number, Some(Ok(_))) {
+                let message = format!("`env` has no number {name}, so there is nothing to count from");
+                self.error(["increment-env"], message, format!("set it: env = {{ {name} = 3000 }}"));
+            }
+        }
+        if let Some(name) = &service.instance_env {
+            let path = self.at(["instance-env"]);
+            self.named(path, Spot::Value, name);
+        }
         for (index, name) in service.pass_env.iter().flatten().enumerate() {
             let bare = name.strip_suffix('*').unwrap_or(name);
             if bare.contains(['*', '=', '\0']) || name.is_empty() {
@@ -44,7 +58,12 @@ impl Check<'_> {
     }
 
     fn variable(&mut self, table: &str, name: &str) {
-        let wrong = if name.is_empty() {
+        let path = self.at([table, name]);
+        self.named(path, Spot::Key, name);
+    }
+
+    fn named(&mut self, path: Vec<Step>, spot: Spot, name: &str) {
+        let message = if name.is_empty() {
             "a variable needs a name".into()
         } else if name.contains(['=', '\0']) {
             format!("{name:?} is no name of a variable: it may have no `=` and no NUL character")
@@ -53,11 +72,15 @@ impl Check<'_> {
         } else {
             return;
         };
-        let path = self.at([table, name]);
         let mend = match name {
             "NODE_CLUSTER_SCHED_POLICY" => "say `schedule` instead",
             _ => "leave it out, or call it something else",
         };
-        self.checked.key_error(path, wrong, mend);
+        self.checked.errors.push(Finding {
+            path,
+            spot,
+            message,
+            mend: Some(mend.into()),
+        });
     }
 }

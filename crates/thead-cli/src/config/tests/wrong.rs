@@ -249,8 +249,8 @@ fn the_machine() {
     );
     service("cwd = 'secret'", &[(3, 7, "is no directory", "name a directory")]);
     service(
-        "user = 4000000",
-        &[(3, 8, "its group is not known", "name the group too")],
+        "user = 4000000\ngroup = 4000000",
+        &[(3, 8, "there is no user \"4000000\"", "useradd")],
     );
     service(
         "secret-files.A = 'gone'\ndata.b = 'gone'\ndata.c = { file = '.', check = 'gone' }",
@@ -367,9 +367,9 @@ fn files() {
     wrong("thead.toml", b"# a\na = \"\xff\"", (2, 6), "the byte 0xff is not UTF-8");
     wrong("thead.ini", b"", (1, 1), "of no format that thead reads");
     wrong("thead.toml", &vec![b'#'; (4 << 20) + 1], (1, 1), "larger than 4 MiB");
-    let error = super::load(dir.path()).unwrap_err();
+    let error = super::super::load(Some(dir.path())).unwrap_err();
     assert!(error.to_string().contains("directory"), "{error}");
-    let error = super::load(&dir.path().join("gone.toml")).unwrap_err();
+    let error = super::super::load(Some(&dir.path().join("gone.toml"))).unwrap_err();
     assert!(
         error
             .to_string()

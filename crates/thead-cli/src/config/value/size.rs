@@ -9,11 +9,6 @@ pub(crate) struct ByteSize(u64);
 const UNITS: [(char, u32); 4] = [('T', 40), ('G', 30), ('M', 20), ('K', 10)];
 
 impl ByteSize {
-    /// So many bytes.
-    pub(crate) const fn new(bytes: u64) -> Self {
-        Self(bytes)
-    }
-
     /// So many times 1024 × 1024 bytes.
     pub(crate) const fn mib(mebibytes: u64) -> Self {
         Self(mebibytes << 20)
