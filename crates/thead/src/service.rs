@@ -318,7 +318,11 @@ impl Service {
         }
     }
 
-    fn take(&mut self, Request { what, reply }: Request) {
+    fn take(&mut self, request: Request) {
+        let (what, reply) = match request {
+            Request::Order { what, reply } => (what, reply),
+            Request::Push { name, content, reply } => return self.data.push(&name, content, reply),
+        };
         let (order, program) = match what {
             What::Order(order, program) => (order, program),
             What::ScaleBy(difference) => (Order::Scale(self.instances().saturating_add_signed(difference)), None),

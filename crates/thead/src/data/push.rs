@@ -94,10 +94,18 @@ pub enum PushError {
 }
 
 type Outcome = Result<Pushed, PushError>;
+pub(crate) type PushReply = oneshot::Sender<Outcome>;
 
 /// What will come of a push. Dropping it takes nothing back.
 #[derive(Debug)]
 pub struct Pushing(oneshot::Receiver<Outcome>);
+
+impl Pushing {
+    pub(crate) fn new() -> (PushReply, Self) {
+        let (reply, outcome) = oneshot::channel();
+        (reply, Self(outcome))
+    }
+}
 
 impl Future for Pushing {
     type Output = Outcome;
@@ -140,7 +148,7 @@ struct Held {
     contents: BTreeMap<Revision, Content>,
     /// Pushed, and not numbered yet.
     waiting: HashMap<Ticket, Content>,
-    replies: HashMap<Ticket, oneshot::Sender<Outcome>>,
+    replies: HashMap<Ticket, PushReply>,
     /// Told when everybody is back.
     refused: HashMap<Ticket, PushError>,
     /// The message that was written last, for the next worker.
@@ -187,9 +195,7 @@ impl Pieces {
         self.pieces.remove(name);
     }
 
-    pub(crate) fn push(&mut self, name: &str, content: Content) -> Pushing {
-        let (reply, outcome) = oneshot::channel();
-        let pushing = Pushing(outcome);
+    pub(crate) fn push(&mut self, name: &str, content: Content, reply: PushReply) {
         let size = content.len();
         let too_large = matches!(content, Content::Value(_)) && size > VALUE_LIMIT as u64;
         let opened = if too_large {
@@ -199,7 +205,7 @@ impl Pieces {
         };
         if let Err(error) = opened {
             let _ = reply.send(Err(error));
-            return pushing;
+            return;
         }
         self.last_ticket += 1;
         let ticket = Ticket(self.last_ticket);
@@ -208,7 +214,6 @@ impl Pieces {
             held.replies.insert(ticket, reply);
         }
         self.input(name, Input::Push { ticket });
-        pushing
     }
 
     /// A worker has been started. What there is for it is the first that it is sent.

@@ -40,7 +40,9 @@ impl Service {
     ///
     /// A program that never answers does not know of this; it gets the messages all the same.
     pub fn push(&mut self, name: &str, content: Content) -> Pushing {
-        self.data.push(name, content)
+        let (reply, pushing) = Pushing::new();
+        self.data.push(name, content, reply);
+        pushing
     }
 
     /// How all pieces of data stand now, by name.
