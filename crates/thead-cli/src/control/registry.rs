@@ -13,6 +13,7 @@ use super::service::{Handle, Task, View, done, failed};
 use super::state::{Saved, Store};
 use crate::config::{Name, Signal};
 use crate::role::Work;
+pub(super) use crate::told::problem;
 
 pub(crate) struct Registry {
     pub(super) shared: Arc<Shared>,
@@ -34,14 +35,6 @@ type Targets = BTreeMap<Name, BTreeSet<Part>>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-pub(super) fn problem(code: &str, message: impl Into<String>, hint: Option<&str>) -> Problem {
-    Problem {
-        code: code.to_owned(),
-        message: message.into(),
-        hint: hint.map(str::to_owned),
-    }
 }
 
 impl Registry {
