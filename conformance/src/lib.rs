@@ -21,11 +21,13 @@ pub mod client;
 pub mod handles;
 mod host;
 pub mod load;
+mod primary;
 mod runtime;
 mod script;
 
 pub use census::{Census, PATIENCE, Process, eventually, kill};
 pub use host::{End, Run, Said, Thead, thead_binary};
+pub use primary::node_primary;
 pub use runtime::{Runtime, programs, root};
 pub use script::Script;
 

@@ -5,13 +5,15 @@
 
 use std::io::Read as _;
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 
 use conformance::handles::{Cell, Link, judge};
 use serde_json::{Value, json};
 use thead::channel::{Handle, SendError};
-use thead::worker::{Listener, Worker};
+use thead::worker::{Address, Listener, Worker};
 use thead::{HandleKind, Parent, ParentEvent};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -157,21 +159,42 @@ async fn echo(mut parent: Parent) {
     }
 }
 
-/// Serves HTTP at `PORT`; the path says what it does besides. Says what happened on standard output.
+/// Serves HTTP at `ADDRESS`, or at `PORT` of 127.0.0.1, with `OPTIONS` as Node has them; the path says what it does besides.
+/// Says what happened on standard output.
 async fn serve() {
     let worker = Worker::from_env().unwrap();
-    let port = std::env::var("PORT").map_or(0, |port| port.parse().unwrap());
-    let address = ([127, 0, 0, 1], port).into();
-    let listening = match std::env::var("LISTEN_NAME") {
-        Ok(name) => worker.listen_named(&name, address).await,
-        Err(_) => worker.listen(address).await,
-    };
-    let mut listener = match listening {
+    let port = || std::env::var("PORT").unwrap_or("0".into());
+    let address = std::env::var("ADDRESS").unwrap_or_else(|_| format!("127.0.0.1:{}", port()));
+    let options = std::env::var("OPTIONS").unwrap_or_default();
+    let is = |option| options.split(' ').any(|is| is == option);
+    if is("udp") {
+        return serve_udp(&worker, address).await;
+    }
+    let mut listen = worker
+        .listen(address)
+        .ipv6_only(is("ipv6Only"))
+        .exclusive(is("exclusive"))
+        .readable_all(is("readableAll"))
+        .writable_all(is("writableAll"));
+    if let Ok(backlog) = std::env::var("BACKLOG") {
+        listen = listen.backlog(backlog.parse().unwrap());
+    }
+    if let Ok(name) = std::env::var("LISTEN_NAME") {
+        listen = listen.named(name);
+    }
+    let mut listener = match listen.await {
         Ok(listener) => listener,
-        Err(error) => return println!("{}", json!({ "errno": error.raw_os_error() })),
+        Err(error) => return println!("{}", json!({ "code": error.code(), "error": error.to_string() })),
     };
-    let about = json!({ "port": listener.local_addr().port(), "id": worker.id(), "inherits": inherited() });
-    println!("{about}");
+    let port = match listener.local_addr() {
+        Address::Ip(address) => Some(address.port()),
+        _ => None,
+    };
+    let address = listener.local_addr().to_string();
+    println!(
+        "{}",
+        json!({ "address": address, "port": port, "id": worker.id(), "inherits": inherited() })
+    );
     // Messages reach the program of a worker too.
     if let Some(mut parent) = thead::parent().unwrap() {
         tokio::spawn(async move {
@@ -188,13 +211,49 @@ async fn serve() {
     println!("{}", json!({ "served": served }));
 }
 
+/// Answers each datagram with what it was and who this is.
+async fn serve_udp(worker: &Worker, address: String) {
+    let options = std::env::var("OPTIONS").unwrap_or_default();
+    let is = |option| options.split(' ').any(|is| is == option);
+    let bind = worker
+        .bind_udp(address)
+        .ipv6_only(is("ipv6Only"))
+        .exclusive(is("exclusive"));
+    let socket = match bind.reuse_address(is("reuseAddr")).await {
+        Ok(socket) => socket,
+        Err(error) => return println!("{}", json!({ "code": error.code(), "error": error.to_string() })),
+    };
+    let address = socket.local_addr().unwrap();
+    println!(
+        "{}",
+        json!({ "address": address.to_string(), "port": address.port(), "id": worker.id(), "inherits": inherited() })
+    );
+    let (mut buffer, mut served) = ([0; 1500], 0);
+    while let Some((length, peer)) = socket.recv_from(&mut buffer).await.unwrap() {
+        served += 1;
+        let message = String::from_utf8_lossy(&buffer[..length]);
+        let answer = json!({ "message": message, "pid": std::process::id(), "id": worker.id() });
+        socket.send_to(answer.to_string().as_bytes(), peer).await.unwrap();
+    }
+    println!("{}", json!({ "served": served }));
+}
+
 async fn accept(listener: &mut Listener, worker: &Worker) -> usize {
     let mut open = tokio::task::JoinSet::new();
     let mut served = 0;
-    while let Some((mut stream, peer)) = listener.accept().await.unwrap() {
-        assert!(peer.ip().is_loopback());
+    let end = Arc::new(Notify::new());
+    loop {
+        let next = tokio::select! {
+            next = listener.accept() => next.unwrap(),
+            () = end.notified() => break,
+        };
+        let Some((mut stream, peer)) = next else { break };
+        assert_eq!(
+            peer.map(|peer| peer.ip().to_canonical().is_loopback()),
+            stream.as_tcp().map(|_| true)
+        );
         served += 1;
-        let worker = worker.clone();
+        let (worker, end) = (worker.clone(), end.clone());
         open.spawn(async move {
             let mut request = Vec::new();
             while !request.ends_with(b"\r\n\r\n") && stream.read_buf(&mut request).await.unwrap() > 0 {}
@@ -205,6 +264,8 @@ async fn accept(listener: &mut Listener, worker: &Worker) -> usize {
             } else if request.starts_with("GET /slow ") {
                 // Until it is told to leave, and a little longer than that takes.
                 worker.leaving().await;
+            } else if request.starts_with("GET /end ") {
+                end.notify_one();
             } else if request.starts_with("GET /die ") {
                 std::process::exit(7);
             }

@@ -16,9 +16,11 @@ pub use thead_wire::endpoint::{MAX_DESCRIPTORS, ReceivedHandle, SendError};
 
 mod handle;
 mod port;
+mod stream;
 
-pub use handle::{Handle, Stream};
+pub use handle::Handle;
 pub(crate) use port::Port;
+pub use stream::Stream;
 
 /// A message of the peer's, as it came. Nothing is parsed before it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
