@@ -112,6 +112,7 @@ fn how_a_worker_ends_is_seen(runtime: Runtime) {
     primary.say("fork");
     // With its last worker Node's primary has closed the port.
     listening(&mut primary, 1);
+    assert!(primary.end().0.success());
 }
 
 fn a_port_in_use_is_an_error_of_listen(runtime: Runtime) {

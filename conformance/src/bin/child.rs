@@ -228,6 +228,11 @@ async fn serve_udp(worker: &Worker, address: String) {
         "{}",
         json!({ "address": address.to_string(), "port": address.port(), "id": worker.id(), "inherits": inherited() })
     );
+    if is("twice") {
+        let second = worker.bind_udp(address).reuse_address(true).await;
+        let code = second.map_or_else(|error| error.code(), |_| "bound");
+        println!("{}", json!({ "second": code }));
+    }
     let (mut buffer, mut served) = ([0; 1500], 0);
     while let Some((length, peer)) = socket.recv_from(&mut buffer).await.unwrap() {
         served += 1;

@@ -212,15 +212,24 @@ pub fn bind_unix(address: &Path, options: UnixOptions) -> io::Result<UnixListene
             _ => error,
         })?;
     let file = SocketFile::new(absolute)?;
-    let wanted = if options.readable_all { 0o444 } else { 0 } | if options.writable_all { 0o222 } else { 0 };
-    if wanted != 0 {
-        let mode = std::fs::metadata(&file.path)?.permissions().mode();
-        std::fs::set_permissions(&file.path, std::fs::Permissions::from_mode(mode | wanted))?;
-    }
+    open_to(&file.path, options)?;
     Ok(UnixListener {
         socket: socket.into(),
         file: Some(file),
     })
+}
+
+/// Lets everybody in whom the options name.
+///
+/// # Errors
+/// As `chmod(2)`.
+pub fn open_to(path: &Path, options: UnixOptions) -> io::Result<()> {
+    let wanted = if options.readable_all { 0o444 } else { 0 } | if options.writable_all { 0o222 } else { 0 };
+    if wanted != 0 {
+        let mode = std::fs::metadata(path)?.permissions().mode();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode | wanted))?;
+    }
+    Ok(())
 }
 
 fn unix_address(path: &Path) -> io::Result<SockAddr> {

@@ -224,11 +224,15 @@ impl Listen {
         let listener = match found {
             Found::Passed(socket, bound) => Connections::of(socket).map(|connections| (bound, connections, None, None)),
             Found::Granted(place, granted) => {
-                let bound = granted.address.map_or_else(|| place.address(), Address::Ip);
-                let connections = match granted.source {
-                    Source::Offers(offers) => Ok(Connections::Offered(offers)),
-                    Source::Shared(socket) => Connections::of(socket),
+                let connections = match (granted.source, &place) {
+                    (Source::Offers(offers), _) => Ok(Connections::Offered(offers)),
+                    // Node's primary does not, where it does not listen.
+                    (Source::Shared(socket), Place::Path(path)) => {
+                        sys::listen::open_to(path, unix).and_then(|()| Connections::of(socket))
+                    }
+                    (Source::Shared(socket), _) => Connections::of(socket),
                 };
+                let bound = granted.address.map_or_else(|| place.address(), Address::Ip);
                 connections.map(|connections| (bound, connections, Some(granted.held), None))
             }
             Found::Nowhere(place) => bind(place, backlog, ipv6_only, unix)

@@ -150,6 +150,12 @@ impl Member {
             }
             Request::Listen(mut query, granted) => {
                 let count = self.counts.entry(place(&query)).or_default();
+                if count.open > 0 && query.port != Some(0) {
+                    // Primaries of Node 22 and later bind a second UDP socket there, under the key of the first, and never
+                    // close it: what is sent to the first would go there.
+                    let _ = granted.send(Err(io::Error::from_raw_os_error(libc::EADDRINUSE)));
+                    return;
+                }
                 query.index = count.next;
                 (count.next, count.open) = (count.next + 1, count.open + 1);
                 let seq = self.say(FromWorker::QueryServer(query.clone()));
@@ -222,7 +228,7 @@ impl Member {
         };
         let place = place(&query);
         let grant = match self.open.contains_key(key) {
-            // A primary of Node's has one key for two sockets at one address, and its own worker dies of it.
+            // It must differ from all that are open.
             true => Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
             false => grant(&query),
         };
