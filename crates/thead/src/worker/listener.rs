@@ -126,13 +126,16 @@ impl Listener {
                         | libc::EHOSTUNREACH
                         | libc::ENONET,
                     ) => {}
-                    _ => return Err(error),
+                    _ => {
+                        self.more = None;
+                        return Err(error);
+                    }
                 },
             }
         }
     }
 
-    /// Waits until [`accept`](Self::accept) has returned `None`, or this is dropped: for a server that accepts by itself and
+    /// Waits until [`accept`](Self::accept) has returned `None` or an error, or this is dropped: for a server that accepts by itself and
     /// has to be told when to stop. By then it has taken all that the primary gave; one that stops earlier, when
     /// [`Worker::leaving`](super::Worker::leaving) says so, drops connections.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
