@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use conformance::handles::{Cell, Link, judge};
 use serde_json::{Value, json};
-use thead::channel::{Handle, SendError};
+use thead::channel::{Handle, SendError, SocketList};
 use thead::worker::{Address, Listener, Worker};
 use thead::{HandleKind, Parent, ParentEvent};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -89,6 +89,7 @@ async fn main() -> ExitCode {
             }
             echo(parent).await;
         }
+        ("gives", Some(parent)) => give(parent).await,
         ("says much and ends", Some(mut parent)) => {
             for _ in 0..20 {
                 parent.send(&"x".repeat(100_000)).unwrap();
@@ -155,6 +156,38 @@ async fn echo(mut parent: Parent) {
             }
             ParentEvent::HandleLost(_) => println!("{}", json!({ "lost": true })),
             _ => {}
+        }
+    }
+}
+
+/// Gives two connections to the parent, and tells it what it asks about them.
+async fn give(mut parent: Parent) {
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let list = SocketList::new();
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        clients.push(
+            tokio::net::TcpStream::connect(server.local_addr().unwrap())
+                .await
+                .unwrap(),
+        );
+        let (accepted, _) = server.accept().await.unwrap();
+        let handle = Handle::from(accepted.into_std().unwrap()).counted_by(&list);
+        let sent = parent.post_handle(&json!({}), HandleKind::Socket, handle).await;
+        sent.map_err(|(error, _)| error).unwrap();
+    }
+    while let Some(event) = parent.next().await {
+        let ParentEvent::Message { message, .. } = event else {
+            continue;
+        };
+        let (channel, list) = (parent.channel().clone(), list.clone());
+        match message.parse::<String>().unwrap().as_str() {
+            "count" => channel.send(&json!({ "count": list.count().await.unwrap() })).unwrap(),
+            "ping" => channel.send(&json!({ "pong": true })).unwrap(),
+            _ => drop(tokio::spawn(async move {
+                list.closed().await.unwrap();
+                channel.send(&json!({ "closed": true })).unwrap();
+            })),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use thead_wire::HandleKind;
 
-use super::{Shared, Stream};
+use super::{Shared, SocketList, Stream};
 
 /// A descriptor on its way between processes. Clones are the same descriptor; it closes with the last of them. So whoever
 /// sends a clone keeps it open. Node: `keepOpen`.
@@ -16,6 +16,8 @@ pub struct Handle {
     pub(crate) fd: Arc<OwnedFd>,
     /// A socket that the giver counts among the connections of its server.
     pub(super) counted: Option<Arc<Counted>>,
+    /// Who counts it when it is given away.
+    pub(super) list: Option<SocketList>,
 }
 
 /// Keeps one socket in the count that the giver asks for. Node: `lib/internal/socket_list.js`.
@@ -57,6 +59,22 @@ impl Handle {
         let mut stream = Stream::from_fd(self.into_owned()?)?;
         stream.counted = counted;
         Ok(stream)
+    }
+
+    /// Sent as a [`HandleKind::Socket`], it is counted by the list as long as its receiver has it open.
+    #[must_use]
+    pub fn counted_by(mut self, list: &SocketList) -> Self {
+        self.list = Some(list.clone());
+        self
+    }
+
+    /// The descriptor alone, which nobody counts.
+    pub(super) fn bare(&self) -> Self {
+        Self {
+            fd: self.fd.clone(),
+            counted: None,
+            list: None,
+        }
     }
 
     /// Whether it is a clone of the other.
@@ -102,6 +120,7 @@ impl<T: Into<OwnedFd>> From<T> for Handle {
         Self {
             fd: Arc::new(fd.into()),
             counted: None,
+            list: None,
         }
     }
 }
