@@ -57,3 +57,8 @@ macro_rules! on {
         }
     };
 }
+
+/// Its servers need axum and hyper, which the library has no part in.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide.md")]
+struct Guide;
