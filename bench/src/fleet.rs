@@ -19,6 +19,8 @@ use crate::process::{self, PATIENCE, Running};
 pub(crate) enum Candidate {
     TheadRoundRobin,
     TheadShared,
+    TheadKernel,
+    TheadSticky,
     NodeRoundRobin,
     NodeShared,
     Pm2,
@@ -26,12 +28,14 @@ pub(crate) enum Candidate {
 }
 
 impl Candidate {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::TheadRoundRobin,
         Self::NodeRoundRobin,
         Self::Pm2,
+        Self::TheadKernel,
         Self::TheadShared,
         Self::NodeShared,
+        Self::TheadSticky,
         Self::OneProcess,
     ];
 
@@ -39,6 +43,8 @@ impl Candidate {
         match self {
             Self::TheadRoundRobin => "thead, round-robin",
             Self::TheadShared => "thead, shared",
+            Self::TheadKernel => "thead, kernel",
+            Self::TheadSticky => "thead, sticky",
             Self::NodeRoundRobin => "Node cluster, round-robin",
             Self::NodeShared => "Node cluster, shared",
             Self::Pm2 => "PM2 cluster",
@@ -49,6 +55,17 @@ impl Candidate {
     /// Whether a process stands between the kernel and the workers.
     pub(crate) fn has_primary(self) -> bool {
         self != Self::OneProcess
+    }
+
+    /// How thead schedules connections.
+    const fn schedule(self) -> Option<&'static str> {
+        match self {
+            Self::TheadRoundRobin => Some("round-robin"),
+            Self::TheadShared => Some("shared"),
+            Self::TheadKernel => Some("kernel"),
+            Self::TheadSticky => Some("sticky"),
+            Self::NodeRoundRobin | Self::NodeShared | Self::Pm2 | Self::OneProcess => None,
+        }
     }
 
     const fn processes(self) -> usize {
@@ -87,13 +104,15 @@ impl Server {
         let workers = WORKERS.to_string();
         let mut daemon = None;
         let mut command = match candidate {
-            Candidate::TheadRoundRobin | Candidate::TheadShared => {
+            Candidate::TheadRoundRobin | Candidate::TheadShared | Candidate::TheadKernel | Candidate::TheadSticky => {
                 let mut command = Command::new(host::thead()?);
-                command.args(["run", "--instances", &workers, "--schedule"]);
-                command.arg(match candidate {
-                    Candidate::TheadShared => "shared",
-                    _ => "round-robin",
-                });
+                command.args(["run", "--instances", &workers]);
+                command.args(
+                    candidate
+                        .schedule()
+                        .into_iter()
+                        .flat_map(|schedule| ["--schedule", schedule]),
+                );
                 command.arg("--runtime").arg(node).arg(server);
                 command
             }

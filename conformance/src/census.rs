@@ -10,6 +10,8 @@ pub const PATIENCE: Duration = Duration::from_secs(40);
 
 /// The variable that every process of a test inherits.
 pub(crate) const MARK: &str = "THEAD_CONFORMANCE";
+/// As [`MARK`], by a name that the daemon passes on to services.
+pub(crate) const PASSED_MARK: &str = "LC_THEAD_CONFORMANCE";
 
 /// Waits until `look` sees something.
 ///
@@ -100,9 +102,10 @@ impl Process {
     }
 
     fn has_mark(&self, mark: &str) -> bool {
-        let wanted = format!("{MARK}={mark}");
+        let wanted = [MARK, PASSED_MARK].map(|name| format!("{name}={mark}"));
+        let is_wanted = |entry: &[u8]| wanted.iter().any(|wanted| entry == wanted.as_bytes());
         fs::read(format!("/proc/{}/environ", self.pid))
-            .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes()))
+            .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(is_wanted))
     }
 }
 
@@ -122,6 +125,11 @@ impl Census {
             sessions: vec![session],
             dir: dir.to_owned(),
         }
+    }
+
+    /// One more session that the test began.
+    pub(crate) fn also(&mut self, session: u32) {
+        self.sessions.push(session);
     }
 
     /// Every process of the test that there is, zombies included.

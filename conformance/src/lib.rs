@@ -18,6 +18,7 @@
 
 mod census;
 pub mod client;
+mod daemon;
 pub mod handles;
 mod host;
 pub mod load;
@@ -26,6 +27,7 @@ mod runtime;
 mod script;
 
 pub use census::{Census, PATIENCE, Process, eventually, kill};
+pub use daemon::{Daemon, Said as Answered};
 pub use host::{End, Run, Said, Thead, thead_binary};
 pub use primary::node_primary;
 pub use runtime::{Runtime, programs, root};

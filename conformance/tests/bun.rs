@@ -54,6 +54,17 @@ fn https_and_websocket_work() {
 }
 
 #[test]
+fn cannot_be_sticky_which_is_said() {
+    let port = client::free_port();
+    let run = Run::program(Runtime::Bun, "http.js").env("PORT", port);
+    let mut thead = run.option("--schedule", "sticky").start();
+    assert!(thead.next("note").text("message").contains("do not keep their worker"));
+    thead.ready(2);
+    both_answer(&mut thead, port);
+    thead.stop();
+}
+
+#[test]
 fn udp_is_shared_as_with_node() {
     let mut thead = Run::program(Runtime::Bun, "dgram.js").start();
     let port = thead.ready(2);

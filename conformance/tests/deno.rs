@@ -29,8 +29,8 @@ fn cannot_udp_belongs_to_one_worker() {
 
 #[test]
 fn what_cannot_be_shared_goes_round_robin() {
-    for socket in [false, true] {
-        let mut run = Run::program(Runtime::Deno, "http.js").option("--schedule", "shared");
+    for (socket, schedule) in [(false, "shared"), (true, "shared"), (false, "kernel")] {
+        let mut run = Run::program(Runtime::Deno, "http.js").option("--schedule", schedule);
         if socket {
             run = run.env("SOCKET", "./socket");
         }

@@ -439,7 +439,7 @@ fn trap_11_a_gated_worker_listens_and_gets_nothing_until_it_is_opened(runtime: R
         let worker = WorkerId(7);
         cluster
             .primary
-            .fork_as(worker, &command(runtime, "http.js"), true)
+            .fork_as(worker, None, &command(runtime, "http.js"), true)
             .unwrap();
         let port = cluster.listening().await;
         let mut stream = TcpStream::connect(client::local(port)).unwrap();

@@ -106,6 +106,14 @@ fn twenty_reloads_under_shared_scheduling_lose_nothing(runtime: Runtime) {
     nothing_is_lost(Run::program(runtime, "http.js").option("--schedule", "shared"));
 }
 
+fn twenty_reloads_under_kernel_scheduling_lose_nothing(runtime: Runtime) {
+    nothing_is_lost(Run::program(runtime, "http.js").option("--schedule", "kernel"));
+}
+
+fn twenty_reloads_under_sticky_scheduling_lose_nothing(runtime: Runtime) {
+    nothing_is_lost(Run::program(runtime, "http.js").option("--schedule", "sticky"));
+}
+
 /// Where a fresh connection would be answered 408 after a minute, this one ends as any idle one does.
 fn a_connection_that_moved_still_has_the_servers_keep_alive_timeout(runtime: Runtime) {
     const SERVER: &str = "const server = require('http').createServer((req, res) => res.end('x'));
@@ -187,7 +195,8 @@ on!(nodes: twenty_reloads_lose_nothing_and_close_no_connection_of_plain_http,
     twenty_reloads_lose_nothing_and_close_no_connection_of_express,
     twenty_reloads_lose_nothing_and_close_no_connection_of_fastify);
 on!([node18 Node18, node26 Node26]: twenty_reloads_lose_nothing_and_close_no_connection_of_a_module,
-    twenty_reloads_under_shared_scheduling_lose_nothing);
+    twenty_reloads_under_shared_scheduling_lose_nothing, twenty_reloads_under_sticky_scheduling_lose_nothing);
+on!([node18 Node18, node22 Node22, node26 Node26]: twenty_reloads_under_kernel_scheduling_lose_nothing);
 on!(nodes: reloads_lose_no_request_of_https_clients, reloads_tell_http2_clients_to_go_and_lose_no_request);
 on!([node18 Node18, node22 Node22, node26 Node26]: a_connection_that_moved_still_has_the_servers_keep_alive_timeout);
 on!([node22 Node22]: a_websocket_is_left_until_the_drain_is_over,

@@ -18,7 +18,7 @@ fn ask(port: u16, text: &str) -> Value {
 }
 
 fn all_workers_read_one_socket(runtime: Runtime) {
-    for schedule in ["round-robin", "shared"] {
+    for schedule in ["round-robin", "shared", "kernel", "sticky"] {
         let mut thead = Run::program(runtime, "dgram.js").option("--schedule", schedule).start();
         let ports: BTreeSet<_> = (0..2).map(|_| thead.next("listening").number("port")).collect();
         assert_eq!(ports.len(), 1, "port 0 is one port for all");

@@ -18,7 +18,7 @@ fn both_workers_answer(socket: &Path) {
 }
 
 fn a_path_is_shared_and_its_file_removed_at_the_end(runtime: Runtime) {
-    for schedule in ["round-robin", "shared"] {
+    for schedule in ["round-robin", "shared", "kernel", "sticky"] {
         let mut thead = Run::program(runtime, "http.js")
             .env("SOCKET", "./socket")
             .option("--schedule", schedule)
@@ -33,6 +33,13 @@ fn a_path_is_shared_and_its_file_removed_at_the_end(runtime: Runtime) {
         } else {
             both_workers_answer(&socket);
         }
+        // The kernel cannot spread it, nor are its clients known by an address: people are told, once.
+        let notes = thead.all("note");
+        assert_eq!(
+            notes.len(),
+            usize::from(matches!(schedule, "kernel" | "sticky")),
+            "{notes:?}"
+        );
         // The census at the end finds no socket file.
         thead.stop_cleanly();
     }

@@ -7,7 +7,9 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
+use conformance::load::{Load, Mode, Target};
 use conformance::{PATIENCE, Run, Runtime, Script, client, eventually, node_primary, on};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const CHILD: &str = env!("CARGO_BIN_EXE_child");
@@ -189,9 +191,46 @@ fn under_thead_it_serves_is_reloaded_and_stops() {
         .start();
     let port = thead.ready(2);
     let old = client::until_all(2, || [pid(port, "/")]);
-    thead.signal(rustix::process::Signal::HUP);
+    thead.signal(Signal::HUP);
     thead.next("reload_done");
     let new = client::until_all(2, || [pid(port, "/")]);
     assert!(old.is_disjoint(&new));
     thead.stop();
+}
+
+#[test]
+fn under_thead_it_loses_no_connection_whoever_accepts() {
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    for schedule in ["round-robin", "shared", "kernel", "sticky"] {
+        let run = Run::words([CHILD, "serves"])
+            .flag("--channel")
+            .workers(3)
+            .env("PORT", 0);
+        let mut thead = run.option("--schedule", schedule).option("--soak", "0").start();
+        let target = Target::Tcp(client::local(thead.ready(3)));
+        let _guard = tokio.enter();
+        let load = Load {
+            connections: 8,
+            mode: Mode::NewConnections,
+            ..Load::on(target)
+        }
+        .start();
+        for generation in 2..=6 {
+            tokio.block_on(load.answered(50));
+            thead.signal(Signal::HUP);
+            thead.wait_for("reload_done", |said| said.number("generation") == generation);
+        }
+        for signal in [Signal::TTOU, Signal::TTOU, Signal::TTIN, Signal::TTIN] {
+            thead.signal(signal);
+            thead.next("scaled");
+            tokio.block_on(load.answered(50));
+        }
+        let report = tokio.block_on(load.stop());
+        assert_eq!(report.failures.total(), 0, "{schedule}: {report}");
+        thead.stop();
+    }
 }

@@ -68,24 +68,32 @@ fn connections(servers: &[Server], extent: Extent) -> Result<(Table, Table), Fai
         title: "New connections".into(),
         how: "An HTTP server that answers `hello world`, two workers, and a client that opens a connection for every request \
               (`Connection: close`). Client, primary and workers share the cores: what the primary does not use, the workers \
-              have. With shared scheduling there is no primary in the way, so what that reaches is the most that round-robin \
-              could."
+              have. With shared and kernel scheduling there is no primary in the way, so what they reach is the most that \
+              round-robin could. To sticky scheduling this client is one client, so all its connections go to one of the two \
+              workers: compare it with one process."
             .into(),
         unit: "connections/s",
         lines: rates,
         base: Candidate::NodeRoundRobin.name(),
-        targets: vec![Target {
-            who: Candidate::TheadRoundRobin.name(),
-            over: Some(Candidate::NodeRoundRobin.name()),
-            bound: Bound::AtLeast(1.8),
-        }],
+        targets: vec![
+            Target {
+                who: Candidate::TheadRoundRobin.name(),
+                over: Some(Candidate::NodeRoundRobin.name()),
+                bound: Bound::AtLeast(1.8),
+            },
+            Target {
+                who: Candidate::TheadKernel.name(),
+                over: Some(Candidate::NodeShared.name()),
+                bound: Bound::AtLeast(1.0),
+            },
+        ],
     };
     let costs = Table {
         title: "The primary's share of a connection".into(),
         how: "In the same runs: processor time of the primary (PM2: of its daemon), divided by the connections served. The \
               kernel has a part in it that no program can avoid: accepting, passing on, hearing of it and closing are four \
-              system calls, and being woken for them. With shared scheduling the workers accept themselves, and a primary has \
-              nothing to do."
+              system calls, and being woken for them. With shared and kernel scheduling the workers accept themselves, and a \
+              primary has nothing to do."
             .into(),
         unit: "µs",
         lines: costs,
@@ -100,9 +108,11 @@ fn connections(servers: &[Server], extent: Extent) -> Result<(Table, Table), Fai
 }
 
 fn keep_alive(servers: &[Server], extent: Extent) -> Result<Table, Failure> {
-    let mut rates = lines(Candidate::ALL.into_iter());
+    // Of a client with one address only one worker of the sticky ones would have anything to do.
+    let spreads = |candidate: &Candidate| *candidate != Candidate::TheadSticky;
+    let mut rates = lines(Candidate::ALL.into_iter().filter(spreads));
     for round in 0..extent.rounds {
-        for server in in_turn(servers, round) {
+        for server in in_turn(servers, round).filter(|server| spreads(&server.candidate)) {
             add(
                 &mut rates,
                 server.candidate,

@@ -29,23 +29,53 @@ pub(crate) fn kill_group(group: u32, owns: impl Fn(u32) -> bool) {
     let _ = reap::kill_orphans(|pid| owns(pid.unsigned_abs()), same);
 }
 
-/// Kills and collects all that is left, generation after generation, and says what it was. Bounded: what cannot be killed
-/// stays.
-pub(crate) fn kill_all() -> Vec<String> {
-    const ROUNDS: usize = 200;
+/// Whether a process was started for a service: its environment says so, unless it was changed.
+pub(crate) fn belongs_to(pid: i32, service: &str) -> bool {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let wanted = format!("{SERVICE}={service}");
+    environment
+        .split(|byte| *byte == 0)
+        .any(|entry| entry == wanted.as_bytes())
+}
+
+/// Names the service in the environment of its workers.
+pub(crate) const SERVICE: &str = "THEAD_SERVICE";
+
+/// Kills and collects those orphans that are meant, generation after generation, and says what they were. Bounded.
+pub(crate) fn kill_of(owns: impl Fn(u32) -> bool, meant: impl Fn(&reap::Orphan) -> bool) -> Vec<String> {
     let mut names = Vec::new();
     for _ in 0..ROUNDS {
-        collect(|_| false);
-        if !reap::has_children().unwrap_or(false) {
+        collect(&owns);
+        let orphans = reap::orphans(|pid| owns(pid.unsigned_abs())).unwrap_or_default();
+        let doomed: Vec<_> = orphans.iter().filter(|orphan| meant(orphan)).collect();
+        if doomed.is_empty() {
             break;
         }
-        for orphan in &reap::orphans(|_| false).unwrap_or_default() {
+        for orphan in &doomed {
             let name = format!("{} (pid {})", name_of(orphan.pid), orphan.pid);
             if !names.contains(&name) {
                 names.push(name);
             }
         }
-        let _ = reap::kill_orphans(|_| false, |_| true);
+        let pids: Vec<_> = doomed.iter().map(|orphan| orphan.pid).collect();
+        let _ = reap::kill_orphans(|pid| owns(pid.unsigned_abs()), |orphan| pids.contains(&orphan.pid));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    names
+}
+
+/// What is not gone after so many tries cannot be killed.
+const ROUNDS: usize = 200;
+
+/// Kills and collects all that is left, generation after generation, and says what it was. Bounded: what cannot be killed
+/// stays.
+pub(crate) fn kill_all() -> Vec<String> {
+    let names = kill_of(|_| false, |_| true);
+    for _ in 0..ROUNDS {
+        collect(|_| false);
+        if !reap::has_children().unwrap_or(false) {
+            break;
+        }
         std::thread::sleep(Duration::from_millis(5));
     }
     names

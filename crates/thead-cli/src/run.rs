@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,11 +12,13 @@ use thead::cluster::Scheduling;
 use thead::core::id::WorkerId;
 use thead::core::service::{Event, Outcome};
 use thead::core::worker::Exit;
-use thead::service::{Backoff, Drain, Intensity, Life, Options, Policy, Ready, Service, ServiceEvent};
-use thead::{Command, Runtime, Serialization};
+use thead::output;
+use thead::service::{Backoff, Intensity, Life, Options, Policy, Ready, Service, ServiceEvent};
+use thead::wire::cluster::AddressType;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
 
+use crate::launch;
+use crate::log::{Settings, Writer};
 use crate::orphans;
 use crate::program::{Place, Program};
 use crate::report::{Reporter, Style};
@@ -37,7 +39,8 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     name: Option<String>,
 
-    /// Who accepts connections: the primary, which offers them in turn, or the workers.
+    /// Who gets the next connection: the workers in turn (round-robin), whoever of them accepts first (shared), one that the
+    /// kernel picks (kernel: the cheapest, and even), or the one that the client's address names (sticky: for socket.io).
     /// Default: NODE_CLUSTER_SCHED_POLICY, or round-robin.
     #[arg(long, value_enum)]
     schedule: Option<Schedule>,
@@ -65,6 +68,10 @@ pub(crate) struct RunArgs {
     /// At a reload: how many more workers than instances may run at once.
     #[arg(long, default_value_t = 1)]
     surge: usize,
+
+    /// At a reload: how many fewer workers than instances may be ready at once, after the first new one has proven itself.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    max_unavailable: usize,
 
     /// At a reload: how long the first new worker must live before it replaces an old one.
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = time)]
@@ -102,6 +109,10 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     no_preload: bool,
 
+    /// Keep what workers print in files in this directory, as `thead logs --dir` shows it, instead of printing it.
+    #[arg(long, value_name = "DIR")]
+    log_dir: Option<PathBuf>,
+
     /// Report everything on standard output, one JSON object a line.
     #[arg(long)]
     json: bool,
@@ -136,6 +147,8 @@ Exit codes:
 enum Schedule {
     RoundRobin,
     Shared,
+    Kernel,
+    Sticky,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -186,7 +199,7 @@ fn intensity(text: &str) -> Result<Intensity, String> {
     })
 }
 
-fn variable(text: &str) -> Result<(String, String), String> {
+pub(crate) fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
         _ => Err("NAME=VALUE".into()),
@@ -215,7 +228,7 @@ pub(crate) fn run(args: &RunArgs) -> ExitCode {
         .on_thread_park(std::thread::yield_now)
         .build();
     let code = match runtime {
-        Ok(runtime) => runtime.block_on(serve(program, options, name, style)),
+        Ok(runtime) => runtime.block_on(serve(program, options, name, style, args.log_dir.as_deref())),
         Err(error) => Err(error),
     };
     match code {
@@ -254,13 +267,19 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
     let mut program = place
         .resolve(&args.words)
         .map_err(|error| (error.to_string(), error.exit_code()))?;
-    let (command, drain) = command_of(args, &mut program);
-
-    let mut options = Options::new(command);
+    let wish = launch::Wish {
+        channel: args.channel,
+        preload: !args.no_preload,
+        cwd: args.cwd.as_deref(),
+    };
+    let mut made = launch::program_of(&mut program, wish);
+    for (name, value) in &args.env {
+        made.command = made.command.env(name, value);
+    }
+    let mut options = Options::new(made);
     let channel = program.script.is_some() || args.channel;
-    options.drain = drain;
-    options.lame_duck = args.lame_duck;
-    options.life = Life {
+    options.settings.lame_duck = args.lame_duck;
+    options.settings.life = Life {
         instances: args
             .instances
             .unwrap_or_else(|| if channel { thead::sys::limit::cores() } else { 1 }),
@@ -283,6 +302,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
         reload: thead::service::Reload {
             surge: args.surge,
             soak: args.soak,
+            max_unavailable: args.max_unavailable,
         },
         stop: thead::service::Stop {
             drain: args.drain,
@@ -290,89 +310,51 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
         },
         seed: std::process::id().into(),
     };
-    options.life.validate().map_err(|error| (error.to_string(), USAGE))?;
+    let life = &options.settings.life;
+    life.validate().map_err(|error| (error.to_string(), USAGE))?;
     options.cluster.scheduling = match args.schedule {
         Some(Schedule::RoundRobin) => Scheduling::RoundRobin,
         Some(Schedule::Shared) => Scheduling::Shared,
+        Some(Schedule::Kernel) => Scheduling::Kernel,
+        Some(Schedule::Sticky) => Scheduling::Sticky,
         None if std::env::var_os("NODE_CLUSTER_SCHED_POLICY").is_some_and(|policy| policy == "none") => {
             Scheduling::Shared
         }
         None => Scheduling::RoundRobin,
     };
-    let deno = program
-        .script
-        .as_ref()
-        .is_some_and(|script| script.runtime == Runtime::Deno);
-    if deno && options.cluster.scheduling == Scheduling::Shared {
-        let note = "Deno cannot accept from a socket that workers share: connections go round-robin";
-        program.notes.push(note.into());
-        options.cluster.scheduling = Scheduling::RoundRobin;
-    }
-    let name = args.name.clone().unwrap_or_else(|| name_of(&program));
+    launch::mend_schedule(&mut program, &mut options.cluster.scheduling);
+    let name = args.name.clone().unwrap_or_else(|| launch::name_of(&program));
     Ok((program, options, name))
 }
 
-fn command_of(args: &RunArgs, program: &mut Program) -> (Command, Drain) {
-    let (mut command, drain) = match &program.script {
-        None if args.channel => (
-            Command::new(&program.command).channel(Serialization::Json),
-            Drain::Disconnect,
-        ),
-        None => (
-            Command::new(&program.command).death_signal(SignalKind::terminate().as_raw_value()),
-            Drain::Signal,
-        ),
-        Some(script) => {
-            let mut options = script.options.clone();
-            let mut drain = match script.runtime {
-                Runtime::Node | Runtime::Deno => Drain::Disconnect,
-                // Its HTTP workers do not hear `disconnect`.
-                Runtime::Bun => Drain::Signal,
-            };
-            if script.runtime == Runtime::Node && !args.no_preload {
-                match thead::preload::install() {
-                    Ok(path) => {
-                        options.splice(0..0, ["--require".into(), path.into_os_string()]);
-                        drain = Drain::HandBack;
-                    }
-                    Err(error) => program.notes.push(format!("workers run without the preload: {error}")),
-                }
-            }
-            (
-                Command::fork_with(&program.command, script.runtime, &options, &script.path),
-                drain,
-            )
-        }
-    };
-    if let Some(cwd) = &args.cwd {
-        command = command.current_dir(cwd);
-    }
-    for (name, value) in program.env.iter().chain(&args.env) {
-        command = command.env(name, value);
-    }
-    (command.args(&program.args).own_group(), drain)
-}
+/// Bytes of what workers print that may wait to be printed; when they are there, the workers wait.
+const WAITING: usize = 64 << 10;
 
-fn name_of(program: &Program) -> String {
-    let path = program.script.as_ref().map_or(&program.command, |script| &script.path);
-    let stem = std::path::Path::new(path)
-        .file_stem()
-        .map(|stem| stem.to_string_lossy().into_owned());
-    stem.filter(|stem| !stem.is_empty() && stem != "." && stem != "..")
-        .unwrap_or_else(|| "service".into())
-}
-
-/// Lines of workers that may wait to be printed; when they are full, the workers wait.
-const LINES: usize = 256;
-
-async fn serve(program: Program, mut options: Options, name: String, style: Style) -> io::Result<u8> {
-    let (lines, printed) = mpsc::channel(LINES);
-    options.lines = Some(lines);
-    let reporter = Reporter::start(style, name, printed);
+async fn serve(
+    program: Program,
+    mut options: Options,
+    name: String,
+    style: Style,
+    log_dir: Option<&Path>,
+) -> io::Result<u8> {
+    let mut log = log_dir
+        .map(|dir| Writer::open(dir, &name, Settings::default()))
+        .transpose()?;
+    let (lines, printed) = output::queue(WAITING);
+    options.lines = Some(log.as_ref().map_or(lines, Writer::sink));
+    let reporter = Reporter::start(style, name, printed, log.as_ref().map(Writer::sink));
     reporter.started(&program, &options);
     let mut signals = Signals::new()?;
+    let unix_note = match options.cluster.scheduling {
+        Scheduling::Kernel => Some("the kernel does not spread the connections of a Unix socket: they go round-robin"),
+        Scheduling::Sticky => Some("clients of a Unix socket have no address to be told by: they are served in turn"),
+        Scheduling::RoundRobin | Scheduling::Shared => None,
+    };
     let mut service = Service::start(options).map_err(io::Error::other)?;
-    let mut watch = Watch::default();
+    let mut watch = Watch {
+        unix_note,
+        ..Watch::default()
+    };
     let code = loop {
         tokio::select! {
             event = service.next() => match event {
@@ -384,6 +366,7 @@ async fn serve(program: Program, mut options: Options, name: String, style: Styl
                 None => break FAILED,
             },
             signal = signals.next() => watch.obey(signal, &service, &reporter),
+            Some(event) = async { Some(log.as_mut()?.next().await) } => reporter.warning(&event.to_string()),
             () = tokio::time::sleep(COME_BACK), if watch.come_back => watch.collect(&service),
         }
     };
@@ -391,9 +374,17 @@ async fn serve(program: Program, mut options: Options, name: String, style: Styl
     for name in orphans::kill_all() {
         reporter.warning(&format!("killed {name}, which a worker had left behind"));
     }
+    if let Some(log) = log
+        && !log.close(LOG_PATIENCE).await
+    {
+        reporter.warning("the end of the log could not be written");
+    }
     reporter.finish(code).await;
     Ok(code)
 }
+
+/// How long the end waits for a disk that does not write the log.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// When a process of ours that has ended may hide an orphan.
 const COME_BACK: Duration = Duration::from_millis(10);
@@ -409,6 +400,8 @@ struct Watch {
     come_back: bool,
     /// The restarts are spent.
     failed: bool,
+    /// What is to be said when a worker listens on a Unix socket.
+    unix_note: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -421,9 +414,9 @@ impl Watch {
     fn obey(&mut self, signal: Heard, service: &Service, reporter: &Reporter) {
         let operator = service.operator();
         match signal {
-            Heard::Reload => operator.reload(),
-            Heard::More => operator.scale_by(1),
-            Heard::Less => operator.scale_by(-1),
+            Heard::Reload => drop(operator.reload(None)),
+            Heard::More => drop(operator.scale_by(1)),
+            Heard::Less => drop(operator.scale_by(-1)),
             Heard::Stop(_) if self.stopping.is_none() => {
                 self.stopping = Some(Told::Once);
                 operator.stop();
@@ -433,7 +426,7 @@ impl Watch {
                 reporter.warning("told twice: everything is killed now");
                 operator.stop_now();
             }
-            Heard::PassOn(number) => operator.signal(number),
+            Heard::PassOn(number) => drop(operator.signal(number)),
             Heard::Child => self.collect(service),
         }
     }
@@ -459,6 +452,11 @@ impl Watch {
                 }
                 if !expected {
                     self.last = Some((*worker, *status));
+                }
+            }
+            ServiceEvent::Listening { address, .. } if address.address_type == Some(AddressType::Unix) => {
+                if let Some(note) = self.unix_note.take() {
+                    reporter.note(note);
                 }
             }
             // Workers that live on would hide from whoever supervises this program that it is not whole.

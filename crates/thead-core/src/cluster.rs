@@ -38,6 +38,7 @@ use serde_json::Value;
 use thead_wire::cluster::{Envelope, FromWorker, ToWorker};
 
 mod bind;
+mod divide;
 mod hold;
 mod input;
 mod listener;
@@ -46,9 +47,11 @@ mod offer;
 mod schedule;
 
 pub use bind::{BindSpec, Host};
+pub use divide::sticky_slot;
 pub use input::{Action, Config, Event, Handle, Input, LeaveBy, ListenAddress, LocalAddress, Scheduling};
 
 use crate::id::{ListenerId, WorkerId};
+use crate::worker::Slot;
 use listener::Listener;
 use member::{Member, Members, Phase};
 
@@ -117,11 +120,13 @@ impl Primary {
     /// but a connection is always released if nobody can have it.
     pub fn input(&mut self, now: Instant, input: Input) {
         match input {
-            Input::Accepted { listener, conn } => self.accepted(now, listener, conn),
+            Input::Accepted { listener, conn, client } => self.accepted(now, listener, conn, client),
             Input::Message { worker, message } => self.message(now, worker, message),
-            Input::Joined { worker, gated } => self.joined(now, worker, gated),
+            Input::Joined { worker, gated, slot } => self.joined(now, worker, gated, slot),
             Input::Bound { listener, bound } => self.bound(now, listener, bound),
-            Input::HandedBack { conn, local, .. } => self.handed_back(now, conn, &local),
+            Input::HandedBack {
+                conn, local, client, ..
+            } => self.handed_back(now, conn, &local, client),
             Input::Open { worker } => self.open(now, worker),
             Input::Leave { worker, how } => self.leave(now, worker, how),
             Input::Gone { worker } => self.gone(now, worker),
@@ -163,13 +168,15 @@ impl Primary {
     /// How many connections the driver may accept here now; the rest waits in the kernel's backlog. 0 for shared listeners,
     /// and when nobody can take one.
     pub fn may_accept(&self, listener: ListenerId) -> usize {
-        match self.listeners.get(&listener) {
-            Some(listener) if !listener.shared && !listener.closing => self
-                .members
-                .ready
-                .room(&listener.holders)
-                .saturating_sub(listener.waiting()),
-            _ => 0,
+        let Some(listener) = self.listeners.get(&listener).filter(|listener| !listener.closing) else {
+            return 0;
+        };
+        let room = self.members.ready.room(&listener.holders);
+        match listener.scheduling {
+            Scheduling::Shared => 0,
+            Scheduling::RoundRobin | Scheduling::Kernel => room.saturating_sub(listener.waiting()),
+            // Those that wait may all wait for the same worker, and whose the next one is can only be seen when it is accepted.
+            Scheduling::Sticky => room,
         }
     }
 
@@ -180,7 +187,7 @@ impl Primary {
 
     fn message(&mut self, now: Instant, worker: WorkerId, message: Envelope<FromWorker>) {
         let Envelope { seq, message } = message;
-        if self.members.slot(worker).is_none() {
+        if self.members.place(worker).is_none() {
             return;
         }
         match message {
@@ -206,6 +213,9 @@ impl Primary {
             }
             FromWorker::Listening(query) => {
                 let listener = self.listener_of(worker, &query);
+                if let Some(id) = listener {
+                    self.listens(now, id, worker);
+                }
                 self.emit(Event::Listening {
                     worker,
                     listener,
@@ -218,9 +228,10 @@ impl Primary {
         }
     }
 
-    fn joined(&mut self, now: Instant, worker: WorkerId, gated: bool) {
-        if self.members.slot(worker).is_none() {
-            self.members.insert(Member::new(worker, gated, now));
+    fn joined(&mut self, now: Instant, worker: WorkerId, gated: bool, slot: Option<Slot>) {
+        if self.members.place(worker).is_none() {
+            let slot = slot.unwrap_or_else(|| self.members.free_slot());
+            self.members.insert(Member::new(worker, slot, gated, now));
             self.changed(now);
         }
     }
@@ -250,9 +261,10 @@ impl Primary {
         });
         if is_news == Some(true) {
             self.arm(by);
-            self.tell_if_answered(worker);
             self.changed(now);
+            // Before it hears of it, so that no connection comes to it while it leaves.
             self.settle_all(now, worker);
+            self.tell_if_answered(worker);
         }
     }
 
@@ -301,12 +313,12 @@ impl Primary {
 
     /// Its channel or its process ended: whatever it had not answered is offered to others, first and in order.
     fn gone(&mut self, now: Instant, worker: WorkerId) {
-        let Some((slot, mut member)) = self.members.remove(worker) else {
+        let Some((place, mut member)) = self.members.remove(worker) else {
             return;
         };
         let mut touched: Vec<ListenerId> = member.keys.values().copied().collect();
         for listener in &touched {
-            self.forget_holder(now, *listener, worker, slot);
+            self.forget_holder(now, *listener, worker, place);
         }
         while let Some(offer) = member.offers.pop_back() {
             touched.push(offer.listener);

@@ -25,8 +25,17 @@ id! {
     ListenerId(u32)
 }
 id! {
+    /// One of the sockets of a listener among which the kernel spreads connections: a worker's own for as long as it lives.
+    /// Counts from 0; the lane of a worker that is gone is the next one's.
+    LaneId(u32)
+}
+id! {
     /// An accepted connection that nobody has taken yet.
     ConnId(u64)
+}
+id! {
+    /// An order of an operator's, numbered by whoever passes it on; the answer bears the number. Never used twice.
+    Ticket(u64)
 }
 id! {
     /// The version of a service's command and environment that a worker runs. Counts from 1.

@@ -10,24 +10,31 @@
 //!   got no restart stays empty, the others serve on; the service has failed when nobody is left.
 //! - A reload brings a candidate into a slot beside its holder. Once proven it becomes the holder, and only then the old one
 //!   is told to drain. A candidate that fails ends the reload, and all candidates with it; whoever serves then, serves on.
-//! - One change at a time: what is asked for during a reload waits. Only a stop does not.
+//! - A renewal does the same to one worker, without another generation. A restart lets the old ones go first: a gap.
+//! - One change at a time: what is ordered during a change waits. Only a stop does not. Each order is answered once.
 //! - Whoever runs and is told to leave is gone, or reported as stuck, within `drain` + `timeout` + [`UNKILLABLE`]. One that
 //!   is told before it runs is waited for [`UNKILLABLE`] at first.
 
+mod anew;
+mod change;
 mod config;
 mod event;
 mod leave;
+mod order;
+mod renew;
 mod rollout;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 pub use config::{Config, ConfigError, MAX_INSTANCES, MAX_SPAN, Ready, Reload, SETTLED, Stop};
-pub use event::{AbortCause, Action, Event, Failure, GiveUp, Input, Outcome, Refusal, Request, Why};
+pub use event::{Action, Event, Failure, GiveUp, Input, Outcome, Why};
 pub use leave::{ABORT_GRACE, DISCONNECT_GRACE, UNKILLABLE};
-use rollout::Rollout;
+pub use order::{AbortCause, Answer, Order, Refusal};
 
-use crate::id::{Generation, WorkerId};
+use change::{Course, Errand, Growth};
+
+use crate::id::{Generation, Ticket, WorkerId};
 use crate::restart::{Budget, Policy, Random};
 use crate::worker::{Exit, Process, Slot, State, View, Worker};
 
@@ -48,13 +55,17 @@ pub struct Service {
     generation: Generation,
     /// The highest that was ever given to a worker.
     newest: Generation,
-    rollout: Option<Rollout>,
-    reload_queued: bool,
-    scale_queued: Option<usize>,
+    course: Option<Course>,
+    /// The reload or restart that comes after it.
+    next: Option<(Ticket, Order)>,
+    errands: VecDeque<Errand>,
+    scale_queued: Option<(Ticket, usize)>,
+    growth: Option<Growth>,
+    stops: Vec<Ticket>,
     seats: Vec<Seat>,
     workers: BTreeMap<WorkerId, Worker>,
     last_worker: u32,
-    /// Some worker was ready once.
+    /// Some worker was ready once, since the start or the last restart of all.
     proven: bool,
     failed_starts: usize,
     budget: Budget,
@@ -78,6 +89,8 @@ struct Seat {
     candidate: Option<WorkerId>,
     /// Deaths since somebody lived well here.
     deaths: u32,
+    /// Restarts, ever.
+    restarts: u32,
     /// A holder has listened.
     listened: bool,
 }
@@ -92,10 +105,29 @@ pub enum Holder {
         /// When.
         until: Instant,
     },
+    /// Nobody, until the change under way brings somebody.
+    Vacant,
     /// Its worker exited and the policy does not want it back.
     Done,
     /// Its worker died and there is no restart left.
     GivenUp(GiveUp),
+}
+
+/// How a service stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Not all of its workers are ready yet; none of those that are not has failed.
+    Starting,
+    /// Every slot has a ready worker, or one that has done what it was for.
+    Ready,
+    /// Somebody is missing who should serve.
+    Degraded,
+    /// It was told to stop.
+    Stopping,
+    /// Nobody tries any more; what is left of it leaves.
+    Failed,
+    /// It is over.
+    Ended,
 }
 
 /// What a deadline is about.
@@ -117,9 +149,12 @@ impl Service {
             life: Life::New,
             generation: Generation(1),
             newest: Generation(1),
-            rollout: None,
-            reload_queued: false,
+            course: None,
+            next: None,
+            errands: VecDeque::new(),
             scale_queued: None,
+            growth: None,
+            stops: Vec::new(),
             seats: Vec::new(),
             workers: BTreeMap::new(),
             last_worker: 0,
@@ -135,7 +170,6 @@ impl Service {
     /// Something happened.
     pub fn input(&mut self, now: Instant, input: Input) {
         match input {
-            Input::Start => self.start(now),
             Input::Started { worker, pid, channel } => self.started(now, worker, pid, channel),
             Input::SpawnFailed { worker, reason } => self.spawn_failed(now, worker, reason),
             Input::Online { worker } => {
@@ -148,11 +182,8 @@ impl Service {
             Input::Unhealthy { worker, reason } => self.unhealthy(now, worker, reason),
             Input::Drained { worker } => self.drained(now, worker),
             Input::Disconnected { worker } => self.disconnected(now, worker),
-            Input::Exited { worker, status } => self.exited(now, worker, status),
-            Input::Reload => self.reload(now),
-            Input::Scale(instances) => self.scale(now, instances),
-            Input::Stop => self.stop(now),
-            Input::StopNow => self.stop_now(now),
+            Input::Exited { worker, status, oom } => self.exited(now, worker, status, oom),
+            Input::Order { ticket, order } => self.order(now, ticket, order),
         }
         self.advance(now);
     }
@@ -164,7 +195,9 @@ impl Service {
                 match alarm {
                     Alarm::Worker(worker) => self.expire(now, worker),
                     Alarm::Seat(seat) => {
-                        self.seats[seat].holder = Holder::Worker(self.spawn(seat, self.generation, false))
+                        let worker = self.spawn(seat, self.generation, false);
+                        let seat = &mut self.seats[seat];
+                        (seat.holder, seat.restarts) = (Holder::Worker(worker), seat.restarts.saturating_add(1));
                     }
                 }
             }
@@ -201,6 +234,8 @@ impl Service {
             slot: worker.slot,
             generation: worker.generation,
             pid: worker.process.map(|process| process.pid),
+            started: worker.process.map(|process| process.since),
+            ready: worker.ready,
             phase: worker.phase(),
         })
     }
@@ -210,15 +245,38 @@ impl Service {
         self.seats.iter().map(|seat| &seat.holder)
     }
 
-    fn start(&mut self, now: Instant) {
-        match self.life {
-            Life::New => {
-                self.life = Life::Running;
-                self.resize(now, self.config.instances);
-            }
-            Life::Running => self.refuse(Request::Start, Refusal::AlreadyStarted),
-            Life::Ending(_) => self.refuse(Request::Start, Refusal::Stopping),
-            Life::Finished => {}
+    /// How often the worker in a slot was restarted since the slot came to be.
+    pub fn restarts(&self, slot: Slot) -> u32 {
+        self.seats.get(slot.0 as usize).map_or(0, |seat| seat.restarts)
+    }
+
+    /// What is under way: the order, and since when.
+    pub fn change(&self) -> Option<(Order, Instant)> {
+        self.course.map(|course| (course.kind.order(), course.begun))
+    }
+
+    /// How it stands.
+    pub fn condition(&self) -> Condition {
+        match &self.life {
+            Life::New => return Condition::Starting,
+            Life::Ending(Outcome::Failed { .. }) => return Condition::Failed,
+            Life::Ending(_) => return Condition::Stopping,
+            Life::Finished => return Condition::Ended,
+            Life::Running => {}
+        }
+        let settled = self.seats.iter().filter(|seat| self.has_settled(&seat.holder)).count();
+        let is_coming = |seat: &Seat| {
+            let fresh = match seat.holder {
+                Holder::Worker(id) => self.workers.get(&id).is_some_and(|worker| worker.ready.is_none()),
+                Holder::Vacant | Holder::Done => true,
+                Holder::Waiting { .. } | Holder::GivenUp(_) => false,
+            };
+            seat.deaths == 0 && fresh || self.has_settled(&seat.holder)
+        };
+        match () {
+            () if settled == self.seats.len() => Condition::Ready,
+            () if self.seats.iter().all(is_coming) => Condition::Starting,
+            () => Condition::Degraded,
         }
     }
 
@@ -313,6 +371,7 @@ impl Service {
 
     /// A worker has proven what it has to prove by itself.
     fn ready(&mut self, now: Instant, id: WorkerId) {
+        let soaks = self.soaks();
         let Some(worker) = self.workers.get_mut(&id) else {
             return;
         };
@@ -324,8 +383,8 @@ impl Service {
             .seats
             .get(worker.slot.0 as usize)
             .is_some_and(|seat| seat.candidate == Some(id));
-        let soak = self.rollout.as_ref().is_some_and(Rollout::unproven);
-        worker.state = if candidate && soak {
+        let soak = candidate && soaks;
+        worker.state = if soak {
             State::Soaking {
                 until: now + self.config.reload.soak,
             }
@@ -360,7 +419,17 @@ impl Service {
             }
             State::Killed { deadline } => {
                 *deadline = None;
+                let (slot, fault) = (worker.slot, worker.fault.clone());
                 self.emit(Event::Stuck { worker: id });
+                // Its slot stays taken, so nobody will come.
+                if let Some(failure) = fault
+                    && self
+                        .seats
+                        .get(slot.0 as usize)
+                        .is_some_and(|seat| seat.holder == Holder::Worker(id))
+                {
+                    self.disappoint(slot, &AbortCause::Failed { worker: id, failure });
+                }
             }
         }
     }
@@ -384,7 +453,7 @@ impl Service {
         }
     }
 
-    fn exited(&mut self, now: Instant, id: WorkerId, status: Exit) {
+    fn exited(&mut self, now: Instant, id: WorkerId, status: Exit, oom: bool) {
         let Some(mut worker) = self.workers.remove(&id) else {
             return;
         };
@@ -394,15 +463,22 @@ impl Service {
         let uptime = worker
             .process
             .map_or(Duration::ZERO, |process| now.saturating_duration_since(process.since));
+        let expected = worker.leaving() && worker.fault.is_none();
+        let ended = if oom {
+            Failure::OutOfMemory
+        } else {
+            Failure::Exit(status)
+        };
+        let failure = worker.fault.take().unwrap_or(ended);
         self.emit(Event::Exited {
             worker: id,
             slot: worker.slot,
             generation: worker.generation,
             status,
-            expected: worker.leaving() && worker.fault.is_none(),
+            expected,
+            failure: (!expected || oom).then(|| failure.clone()),
             uptime,
         });
-        let failure = worker.fault.take().unwrap_or(Failure::Exit(status));
         self.gone(now, id, &worker, failure);
     }
 
@@ -411,7 +487,7 @@ impl Service {
         if !matches!(self.life, Life::Running) {
             return;
         }
-        if self.rolling_out() == Some(worker.generation) {
+        if self.is_on_trial(id, worker) {
             self.abort(now, id, failure);
         } else if self
             .seats
@@ -425,6 +501,11 @@ impl Service {
     /// A slot has lost its holder: does it get another?
     fn bereave(&mut self, now: Instant, id: WorkerId, worker: &Worker, failure: Failure) {
         let slot = worker.slot;
+        let reloading = self.is_reloading();
+        if worker.ready.is_none() {
+            let failure = failure.clone();
+            self.disappoint(slot, &AbortCause::Failed { worker: id, failure });
+        }
         let restart = &self.config.restart;
         let wanted = match restart.policy {
             Policy::Always => true,
@@ -436,7 +517,7 @@ impl Service {
             seat.holder = Holder::Done;
             return self.emit(Event::NotRestarted { worker: id, slot });
         }
-        if !self.proven && self.rollout.is_none() {
+        if !self.proven && !reloading {
             self.failed_starts += 1;
             if self.failed_starts >= FAILED_STARTS {
                 return self.fail(
@@ -475,6 +556,11 @@ impl Service {
                     last: failure,
                 };
                 seat.holder = Holder::GivenUp(reason.clone());
+                let cause = AbortCause::GivenUp {
+                    slot,
+                    reason: reason.clone(),
+                };
+                self.disappoint(slot, &cause);
                 self.emit(Event::GaveUp { slot, reason });
             }
         }
@@ -517,6 +603,10 @@ impl Service {
     }
 
     fn finish(&mut self, outcome: Outcome) {
+        self.call_off();
+        for ticket in std::mem::take(&mut self.stops) {
+            self.answer(ticket, Answer::Done);
+        }
         self.life = Life::Finished;
         self.actions.push_back(Action::Finish(outcome));
     }
@@ -537,7 +627,7 @@ impl Service {
     fn alarms(&self) -> impl Iterator<Item = (Instant, Alarm)> {
         let finished = matches!(self.life, Life::Finished);
         // While a generation is on its way, it fills the empty slots.
-        let restarting = matches!(self.life, Life::Running) && self.rolling_out().is_none();
+        let restarting = matches!(self.life, Life::Running) && !self.is_rolling_out();
         let workers = self
             .workers
             .iter()
@@ -546,17 +636,13 @@ impl Service {
             .seats
             .iter()
             .enumerate()
-            .filter_map(|(seat, Seat { holder, .. })| match holder {
-                Holder::Waiting { until } => Some((*until, Alarm::Seat(seat))),
+            .filter_map(|(number, seat)| match seat.holder {
+                Holder::Waiting { until } if seat.candidate.is_none() => Some((until, Alarm::Seat(number))),
                 _ => None,
             });
         workers
             .filter(move |_| !finished)
             .chain(seats.filter(move |_| restarting))
-    }
-
-    fn refuse(&mut self, request: Request, reason: Refusal) {
-        self.emit(Event::Refused { request, reason });
     }
 
     fn emit(&mut self, event: Event) {

@@ -81,6 +81,10 @@ pub struct View {
     pub generation: Generation,
     /// Its process, once it runs.
     pub pid: Option<u32>,
+    /// When that was started.
+    pub started: Option<Instant>,
+    /// When it became ready, if it ever did.
+    pub ready: Option<Instant>,
     /// Where it is in its life.
     pub phase: Phase,
 }

@@ -5,7 +5,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use thead_core::cluster::{Action, Event, Handle as Carried, Input, LeaveBy};
 use thead_core::id::{ConnId, WorkerId};
+use thead_core::worker::Slot;
 use thead_wire::HandleKind;
 use thead_wire::cluster::{AddressType, CLUSTER, Envelope, FromWorker, MAX_MESSAGE, Query, ToWorker};
 use thead_wire::endpoint::ReceivedHandle;
@@ -26,6 +28,7 @@ use crate::sys::pidfd::{self, ExitStatus};
 use crate::sys::reclaim::SocketId;
 use crate::watch::{Report, Reported, watch};
 
+mod lane;
 mod listener;
 mod reclaim;
 
@@ -193,8 +196,8 @@ impl Primary {
 
     /// Lets workers listen on a descriptor, under the number that they say in `listen({ fd })`. Under Node that is the
     /// primary's own number; here only what was passed in this way can be had.
-    pub fn inherit(&mut self, number: i32, fd: OwnedFd) {
-        self.listeners.inherit(number, fd);
+    pub fn inherit(&mut self, number: i32, fd: impl Into<Handle>) {
+        self.listeners.inherit(number, fd.into());
     }
 
     /// Starts a worker. Must be called within a Tokio runtime.
@@ -203,16 +206,23 @@ impl Primary {
     /// [`SpawnError`].
     pub fn fork(&mut self, command: &Command) -> Result<WorkerId, SpawnError> {
         let worker = WorkerId(self.next_worker);
-        self.fork_as(worker, command, false)?;
+        self.fork_as(worker, None, command, false)?;
         Ok(worker)
     }
 
     /// As [`fork`](Self::fork), with an id that was never used and the ends of its output pipes. A `gated` worker gets no
-    /// connections before [`open`](Self::open).
+    /// connections before [`open`](Self::open). Under [`Scheduling::Sticky`] it gets the clients of its `slot`; without one,
+    /// of the lowest that no worker has.
     ///
     /// # Errors
     /// [`SpawnError`].
-    pub fn fork_as(&mut self, worker: WorkerId, command: &Command, gated: bool) -> Result<Forked, SpawnError> {
+    pub fn fork_as(
+        &mut self,
+        worker: WorkerId,
+        slot: Option<Slot>,
+        command: &Command,
+        gated: bool,
+    ) -> Result<Forked, SpawnError> {
         self.next_worker = self.next_worker.max(worker.0 + 1);
         let Launched {
             pid,
@@ -226,7 +236,7 @@ impl Primary {
             None => (None, None, None),
         };
         if channel.is_some() {
-            self.machine.input(now(), Input::Joined { worker, gated });
+            self.machine.input(now(), Input::Joined { worker, gated, slot });
         }
         tokio::spawn(watch(worker, port, pidfd.clone(), self.sink.clone(), command.care()));
         self.workers.insert(
@@ -368,14 +378,19 @@ impl Primary {
     fn take_accepted(&mut self) {
         let now = now();
         for (listener, connection) in std::mem::take(&mut self.accepted) {
+            let client = self.client_of(&connection);
             let conn = self.keep(connection.into());
-            self.machine.input(now, Input::Accepted { listener, conn });
+            self.machine.input(now, Input::Accepted { listener, conn, client });
         }
+    }
+
+    /// Who a connection comes from, where that decides who gets it.
+    fn client_of(&self, connection: impl AsFd) -> Option<IpAddr> {
+        (self.scheduling == Scheduling::Sticky).then(|| listener::client_of(connection))?
     }
 
     /// Accepts all that is in the kernel's queues, however many: only before they are closed.
     fn accept_all(&mut self) {
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         let most = |listener| {
             if self.machine.may_accept(listener) > 0 {
                 LAST_ACCEPTS
@@ -383,7 +398,7 @@ impl Primary {
                 0
             }
         };
-        let _ = self.listeners.poll_accept(&mut cx, most, &mut self.accepted);
+        self.listeners.accept_now(most, &mut self.accepted);
         self.take_accepted();
     }
 
@@ -507,8 +522,8 @@ impl Primary {
 
     /// Takes a connection that a worker gives back, if it can be one: whatever it is, another worker would get it.
     fn take_back(&mut self, id: WorkerId, connection: Handle) {
-        let shared = self.scheduling == Scheduling::Shared;
-        let may = |worker: &&mut Worker| worker.gives_back && (shared || worker.given > 0);
+        let accepts = matches!(self.scheduling, Scheduling::Shared | Scheduling::Kernel);
+        let may = |worker: &&mut Worker| worker.gives_back && (accepts || worker.given > 0);
         let Some(worker) = self.workers.get_mut(&id).filter(may) else {
             return self.bad(id, "a connection that was not asked for", b"");
         };
@@ -526,6 +541,7 @@ impl Primary {
             }
         };
         self.handed_back += 1;
+        let client = self.client_of(&connection);
         let conn = self.keep(connection);
         self.machine.input(
             now(),
@@ -533,6 +549,7 @@ impl Primary {
                 worker: id,
                 conn,
                 local,
+                client,
             },
         );
     }
@@ -551,11 +568,15 @@ impl Primary {
     fn obey(&mut self) {
         while let Some(action) = self.machine.poll() {
             match action {
-                Action::Bind { listener, spec } => {
-                    let accept = self.scheduling == Scheduling::RoundRobin;
-                    let bound = self.listeners.bind(listener, &spec, accept);
+                Action::Bind {
+                    listener,
+                    spec,
+                    scheduling,
+                } => {
+                    let bound = self.listeners.bind(listener, &spec, scheduling);
                     self.machine.input(now(), Input::Bound { listener, bound });
                 }
+                Action::Steer { listener, lanes } => self.listeners.steer(listener, &lanes),
                 Action::Unbind { listener } => self.listeners.unbind(listener),
                 Action::Send {
                     worker,
@@ -599,6 +620,10 @@ impl Primary {
                 *given += 1;
                 self.conns.get(&conn).map(|conn| (conn.clone(), HandleKind::Native))
             }
+            Carried::Lane(listener, lane) => self
+                .listeners
+                .lane(listener, lane)
+                .map(|lane| (lane, HandleKind::Native)),
             Carried::Listener(listener) => self.listeners.get(listener).map(|(handle, datagram)| {
                 (
                     handle,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use thead_wire::{Dialect, Serialization, endpoint};
 
 use crate::abort::AbortSignal;
+use crate::channel::Handle;
 use crate::runtime::Runtime;
 use crate::stdio::Stdio;
 use crate::sys;
@@ -16,7 +17,7 @@ use crate::sys::spawn::{Credentials, Limit, Session, Stage};
 
 mod launch;
 
-pub(crate) use launch::Launched;
+pub(crate) use launch::{FIRST_FD, Launched};
 
 /// Why a child could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,14 @@ pub enum SpawnError {
     /// A pipe or a channel could not be made.
     #[error("failed to make a pipe or a channel for the child")]
     Stream(#[from] io::Error),
+    /// A socket cannot be passed in so.
+    #[error("cannot pass in the socket {name:?}: {reason}")]
+    Listener {
+        /// By which it was to be known.
+        name: String,
+        /// What is in the way.
+        reason: &'static str,
+    },
 }
 
 impl SpawnError {
@@ -36,6 +45,7 @@ impl SpawnError {
         match self {
             Self::Spawn(error) => error.code(),
             Self::Stream(error) => sys::errno::name(-sys::errno::negative(error)),
+            Self::Listener { .. } => "EINVAL",
         }
     }
 
@@ -112,6 +122,8 @@ pub struct Command {
     kill_on_drop: bool,
     pub(crate) max_buffer: usize,
     pub(crate) input: Option<Vec<u8>>,
+    /// Sockets that are passed in from number 3 on, and their names.
+    listeners: Vec<(String, Handle)>,
     /// Where an option goes that gives each worker a port of its own for the debugger, and the port of the first.
     inspect: Option<(usize, u16)>,
 }
@@ -147,6 +159,7 @@ impl Command {
             kill_on_drop: false,
             max_buffer: MAX_BUFFER,
             input: None,
+            listeners: Vec::new(),
             inspect: None,
         }
     }
@@ -219,6 +232,14 @@ impl Command {
         self
     }
 
+    /// Does not pass these on from the parent. What was set or removed by name stays so.
+    pub(crate) fn env_keep_back(mut self, names: &[&str]) -> Self {
+        for name in names {
+            self.env.entry(name.into()).or_insert(None);
+        }
+        self
+    }
+
     /// Inherits no variable of the parent's.
     #[must_use]
     pub fn env_clear(mut self) -> Self {
@@ -264,6 +285,18 @@ impl Command {
     pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.input = Some(bytes.into());
         self.stdin(Stdio::Pipe)
+    }
+
+    /// Passes a socket in, bound or listening, as systemd does (`sd_listen_fds(3)`): the first is the child's descriptor 3, the
+    /// next 4, and so on, and `LISTEN_FDS`, `LISTEN_FDNAMES` and `LISTEN_PID` say so. A channel is behind them.
+    ///
+    /// A name has up to 255 characters of printable ASCII, and no colon. The socket is made blocking for a child without a
+    /// channel, as systemd has it and simple programs need it, and non-blocking for one with a channel. That is the same for
+    /// everybody who holds the socket.
+    #[must_use]
+    pub fn listener(mut self, name: impl Into<String>, socket: impl Into<Handle>) -> Self {
+        self.listeners.push((name.into(), socket.into()));
+        self
     }
 
     /// Gives the child a channel, as `stdio: [..., 'ipc']` does, at the first number from 3 on that nothing else has.

@@ -16,7 +16,10 @@ pub mod channel;
 mod child;
 pub mod cluster;
 mod command;
+#[cfg(feature = "control")]
+pub mod control;
 mod exec;
+mod link;
 pub mod output;
 mod parent;
 pub mod preload;
@@ -34,6 +37,7 @@ pub use abort::{AbortController, AbortSignal};
 pub use child::{Child, ChildError, ChildEvent};
 pub use command::{Command, MAX_BUFFER, SpawnError};
 pub use exec::{ExecError, Failure, Output};
+pub use link::Link;
 pub use parent::{Parent, ParentError, ParentEvent, parent};
 pub use runtime::Runtime;
 pub use stdio::{ChildOutput, ChildStdin, ChildStream, Stdio};

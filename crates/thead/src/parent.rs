@@ -129,6 +129,18 @@ pub struct Parent {
 }
 
 impl Parent {
+    /// The other end of a channel that is there already, and of no cluster.
+    pub(crate) fn over(port: Port, channel: Channel) -> Self {
+        let (inbox, events) = mpsc::unbounded_channel();
+        let (_, asked) = mpsc::unbounded_channel();
+        tokio::spawn(Task::new(port, None, inbox, Arc::new(AtomicBool::new(true))).run(asked));
+        Self {
+            channel,
+            events,
+            ended: false,
+        }
+    }
+
     /// The next event; `None` after [`ParentEvent::Disconnect`].
     ///
     /// # Cancel safety
@@ -253,15 +265,7 @@ fn open() -> Result<Option<Opened>, ParentError> {
         .unique_id
         .map(|id| Member::join(id, channel.clone(), requests))
         .unzip();
-    let task = Task {
-        port,
-        member,
-        inbox,
-        taken: taken.clone(),
-        room: Arc::new(Semaphore::new(ROOM as usize)),
-        waiting: VecDeque::new(),
-    };
-    tokio::spawn(task.run(asked));
+    tokio::spawn(Task::new(port, member, inbox, taken.clone()).run(asked));
     Ok(Some(Opened {
         channel,
         membership,
@@ -289,6 +293,17 @@ struct Task {
 }
 
 impl Task {
+    fn new(port: Port, member: Option<Member>, inbox: mpsc::UnboundedSender<Waiting>, taken: Arc<AtomicBool>) -> Self {
+        Self {
+            port,
+            member,
+            inbox,
+            taken,
+            room: Arc::new(Semaphore::new(ROOM as usize)),
+            waiting: VecDeque::new(),
+        }
+    }
+
     async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
         loop {
             self.take_events();

@@ -2,74 +2,38 @@
 //!
 //! What is decided is decided in [`thead_core::service`]; here it is done, with real processes.
 
-use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use thead_core::cluster::ListenAddress;
-use thead_core::id::WorkerId;
-use thead_core::service::{Action, ConfigError, Event, Input, Outcome};
-use thead_core::worker::Exit;
+use thead_core::id::{Generation, Ticket, WorkerId};
+use thead_core::service::{AbortCause, Action, Answer, ConfigError, Event, Input, Order, Outcome};
+use thead_core::worker::{Exit, Slot};
 use thead_wire::endpoint::ReceivedHandle;
 use thead_wire::message::BadMessage;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::channel::{Fault, Handle, Message, SendError, until};
 use crate::cluster::{Primary, PrimaryEvent};
-use crate::command::Command;
-use crate::output::{Line, Stream, Tail};
+use crate::command::FIRST_FD;
+use crate::output::{Origin, Sink, Stream, Tail};
 use crate::stdio::Stdio;
 use crate::sys::pidfd::ExitStatus;
 
+mod operator;
+mod options;
+mod status;
+
+pub use operator::{Done, Operator, OrderError, Reply};
+pub use options::{Drain, Listen, Options, Program, Settings, Sockets};
+pub use status::{ADDRESSES, Ended, SlotStatus, Status, WorkerStatus};
 pub use thead_core::restart::{Backoff, Intensity, Policy, Restart};
 pub use thead_core::service::{Config as Life, Ready, Reload, Stop};
 
-/// How a worker is asked to leave.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Drain {
-    /// By thead's preload, which gives idle connections back. The command must inject it; see [`crate::preload`].
-    HandBack,
-    /// By the cluster's `disconnect`.
-    #[default]
-    Disconnect,
-    /// By the stop signal.
-    Signal,
-}
-
-/// What a service is made of.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// What each worker runs.
-    pub command: Command,
-    /// How many, how they are restarted, reloaded and stopped.
-    pub life: Life,
-    /// Who gets which connection.
-    pub cluster: crate::cluster::Config,
-    /// How workers are asked to leave.
-    pub drain: Drain,
-    /// How long workers with the preload answer with `Connection: close` before they close idle connections that cannot be
-    /// given to another worker. When the service stops they go on serving for so long before the listeners are closed.
-    pub lame_duck: Duration,
-    /// Asks a worker to stop. Default SIGTERM.
-    pub stop_signal: i32,
-    /// Where what workers print goes; `None` leaves them the streams of this process.
-    pub lines: Option<mpsc::Sender<Line>>,
-}
-
-impl Options {
-    /// A service of one worker.
-    pub fn new(command: Command) -> Self {
-        Self {
-            command,
-            life: Life::default(),
-            cluster: crate::cluster::Config::default(),
-            drain: Drain::default(),
-            lame_duck: Duration::from_secs(1),
-            stop_signal: libc::SIGTERM,
-            lines: None,
-        }
-    }
-}
+use operator::{Request, What};
+use status::REMEMBERED;
 
 /// Something that happened in a service.
 #[derive(Debug)]
@@ -125,76 +89,20 @@ pub enum ServiceEvent {
     Finished(Outcome),
 }
 
-/// Tells a running [`Service`] what to do. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Operator {
-    requests: mpsc::Sender<Request>,
-}
-
-/// Requests that may wait until the service takes them.
-const REQUESTS: usize = 64;
-
-#[derive(Debug)]
-enum Request {
-    Reload,
-    Scale(usize),
-    ScaleBy(isize),
-    Stop,
-    StopNow,
-    Signal(i32),
-}
-
-impl Operator {
-    /// Replaces all workers by new ones, new before old.
-    pub fn reload(&self) {
-        self.request(Request::Reload);
-    }
-
-    /// Changes the number of workers.
-    pub fn scale(&self, instances: usize) {
-        self.request(Request::Scale(instances));
-    }
-
-    /// Adds workers, or takes some away.
-    pub fn scale_by(&self, difference: isize) {
-        self.request(Request::ScaleBy(difference));
-    }
-
-    /// Drains and stops.
-    pub fn stop(&self) {
-        self.request(Request::Stop);
-    }
-
-    /// Kills everything now.
-    pub fn stop_now(&self) {
-        self.request(Request::StopNow);
-    }
-
-    /// Sends a signal to every worker.
-    pub fn signal(&self, signal: i32) {
-        self.request(Request::Signal(signal));
-    }
-
-    fn request(&self, request: Request) {
-        // One more than 64 that nobody has looked at is an operator that leans on the key.
-        let _ = self.requests.try_send(request);
-    }
-}
-
 /// A service that runs while [`next`](Self::next) is awaited.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// use thead::service::{Options, Service, ServiceEvent};
+/// use thead::service::{Options, Program, Service, ServiceEvent};
 ///
-/// let mut options = Options::new(thead::Command::fork("server.js"));
-/// options.life.instances = 4;
+/// let mut options = Options::new(Program::new(thead::Command::fork("server.js")));
+/// options.settings.life.instances = 4;
 /// let mut service = Service::start(options)?;
 /// let operator = service.operator();
 /// while let Some(event) = service.next().await {
 ///     println!("{event:?}");
 ///     if let ServiceEvent::Listening { .. } = event {
-///         operator.reload();
+///         operator.reload(None);
 ///     }
 /// }
 /// # Ok(())
@@ -202,13 +110,17 @@ impl Operator {
 /// ```
 #[derive(Debug)]
 pub struct Service {
-    options: Options,
+    settings: Settings,
+    lines: Option<Sink>,
     machine: thead_core::service::Service,
     primary: Primary,
-    /// What each living worker printed last.
-    workers: HashMap<WorkerId, Tail>,
-    /// Of workers that have ended, for as long as their death may be asked about.
-    last: VecDeque<(WorkerId, Vec<String>)>,
+    /// What the generations are that may still be started.
+    programs: BTreeMap<Generation, Arc<Program>>,
+    workers: HashMap<WorkerId, Worker>,
+    /// Newest first.
+    ended: VecDeque<Ended>,
+    orders: HashMap<Ticket, Ordered>,
+    last_ticket: u64,
     operator: Operator,
     requests: mpsc::Receiver<Request>,
     events: VecDeque<ServiceEvent>,
@@ -221,37 +133,94 @@ pub struct Service {
 const LAST_OFFERS: Duration = Duration::from_millis(100);
 /// The longest message that can be `ready`, in bytes, in either serialization.
 const READY: usize = 32;
-/// Dead workers whose last lines are kept.
-const KEPT_TAILS: usize = 16;
+
+/// What a supervisor tells one process by its environment: systemd's variables.
+const OUR_OWN: [&str; 7] = [
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "LISTEN_PID",
+    "LISTEN_PIDFDID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
+
+/// A worker whose process has not ended.
+#[derive(Debug)]
+struct Worker {
+    slot: Slot,
+    pid: u32,
+    program: Arc<Program>,
+    /// What it printed last.
+    tail: Tail,
+    listening: Vec<ListenAddress>,
+}
+
+/// An order that was not answered.
+#[derive(Debug)]
+struct Ordered {
+    since: Instant,
+    /// What a reload or restart brought.
+    program: Option<Box<Program>>,
+    reply: oneshot::Sender<operator::Outcome>,
+}
 
 impl Service {
     /// Starts the workers.
     ///
     /// # Errors
     /// A setting out of its range. A program that cannot be started is an event.
-    pub fn start(mut options: Options) -> Result<Self, ConfigError> {
-        let mut machine = thead_core::service::Service::new(options.life.clone())?;
-        machine.input(now(), Input::Start);
-        if options.lines.is_some() {
-            options.command = options
-                .command
-                .stdin(Stdio::Null)
-                .stdout(Stdio::Pipe)
-                .stderr(Stdio::Pipe);
-        }
-        let (requests, taken) = mpsc::channel(REQUESTS);
-        Ok(Self {
+    pub fn start(options: Options) -> Result<Self, ConfigError> {
+        let Options {
+            program,
+            settings,
+            cluster,
+            lines,
+        } = options;
+        let machine = thead_core::service::Service::new(settings.life.clone())?;
+        let (operator, requests) = Operator::new();
+        let first = machine.generation();
+        let mut service = Self {
+            settings,
             machine,
-            primary: Primary::new(options.cluster.clone()),
-            options,
+            primary: Primary::new(cluster),
+            programs: BTreeMap::new(),
             workers: HashMap::new(),
-            last: VecDeque::new(),
-            operator: Operator { requests },
-            requests: taken,
+            ended: VecDeque::new(),
+            orders: HashMap::new(),
+            last_ticket: 0,
+            operator,
+            requests,
+            lines,
             events: VecDeque::new(),
             lame_duck: None,
             finished: false,
-        })
+        };
+        service.adopt(first, program);
+        let start = Input::Order {
+            ticket: Ticket(service.last_ticket),
+            order: Order::Start,
+        };
+        service.machine.input(now(), start);
+        Ok(service)
+    }
+
+    /// From now on a generation runs this.
+    fn adopt(&mut self, generation: Generation, mut program: Program) {
+        // What this process was told by its own supervisor is not for its workers.
+        program.command = program.command.env_keep_back(&OUR_OWN);
+        if self.lines.is_some() {
+            let command = program.command.stdin(Stdio::Null);
+            program.command = command.stdout(Stdio::Pipe).stderr(Stdio::Pipe);
+        }
+        if program.command.has_channel() {
+            for (listen, number) in program.listen.iter().zip(FIRST_FD..) {
+                if let Sockets::Shared(socket) = &listen.sockets {
+                    self.primary.inherit(number, socket.clone());
+                }
+            }
+        }
+        self.programs.insert(generation, Arc::new(program));
     }
 
     /// Gives orders to this service.
@@ -273,13 +242,25 @@ impl Service {
     /// [`Options::lines`].
     pub fn last_lines(&self, worker: WorkerId) -> Vec<String> {
         let dead = || {
-            self.last
+            self.ended
                 .iter()
-                .find(|(id, _)| *id == worker)
-                .map(|(_, lines)| lines.clone())
+                .find(|ended| ended.worker == worker)
+                .map(|ended| ended.last_lines.clone())
         };
-        let alive = self.workers.get(&worker).map(Tail::lines);
+        let alive = self.workers.get(&worker).map(|worker| worker.tail.lines());
         alive.or_else(dead).unwrap_or_default()
+    }
+
+    /// What the worker had printed last for which a change came to nothing.
+    pub fn lines_of(&self, cause: &AbortCause) -> Vec<String> {
+        match cause {
+            AbortCause::Failed { worker, .. } => self.last_lines(*worker),
+            AbortCause::GivenUp { slot, .. } => {
+                let failed = self.ended.iter().find(|ended| ended.slot == *slot && !ended.expected);
+                failed.map(|ended| ended.last_lines.clone()).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// How many connections were moved from leaving workers to others.
@@ -325,21 +306,72 @@ impl Service {
         }
     }
 
-    fn take(&mut self, request: Request) {
-        let input = match request {
-            Request::Reload => Input::Reload,
-            Request::Scale(instances) => Input::Scale(instances),
-            Request::ScaleBy(difference) => Input::Scale(self.instances().saturating_add_signed(difference)),
-            Request::Stop => Input::Stop,
-            Request::StopNow => Input::StopNow,
-            Request::Signal(signal) => {
-                for worker in self.workers.keys() {
-                    self.kill(*worker, signal);
+    fn take(&mut self, Request { what, reply }: Request) {
+        let (order, program) = match what {
+            What::Order(order, program) => (order, program),
+            What::ScaleBy(difference) => (Order::Scale(self.instances().saturating_add_signed(difference)), None),
+            What::Configure(settings) => {
+                let life = settings.life.clone();
+                // The machine refuses such a life, and then nothing changes.
+                if life.validate().is_ok() {
+                    self.settings = *settings;
                 }
+                (Order::Configure(Box::new(life)), None)
+            }
+            What::Signal(signal, slot) => {
+                for (id, worker) in &self.workers {
+                    if slot.is_none_or(|slot| slot == worker.slot) {
+                        self.kill(*id, signal);
+                    }
+                }
+                let _ = reply.send(Ok(self.done(Instant::now())));
                 return;
             }
         };
-        self.machine.input(now(), input);
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        let ordered = Ordered {
+            since: Instant::now(),
+            program,
+            reply,
+        };
+        self.orders.insert(ticket, ordered);
+        self.machine.input(now(), Input::Order { ticket, order });
+    }
+
+    fn done(&self, since: Instant) -> Done {
+        Done {
+            generation: self.machine.generation(),
+            took: since.elapsed(),
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        let Some(Ordered { since, reply, .. }) = self.orders.remove(&ticket) else {
+            return;
+        };
+        let outcome = match answer {
+            Answer::Done => Ok(self.done(since)),
+            Answer::Superseded => Err(OrderError::Superseded),
+            Answer::Refused(reason) => Err(OrderError::Refused(reason)),
+            Answer::Aborted(cause) => Err(OrderError::Aborted {
+                last_lines: self.lines_of(&cause),
+                cause,
+            }),
+        };
+        // Whoever does not wait does not want to know.
+        let _ = reply.send(outcome);
+    }
+
+    /// A generation comes into being. Of those before only the last good one may still be started.
+    fn begin(&mut self, ticket: Ticket, generation: Generation, base: Generation) {
+        self.programs.retain(|known, _| *known == base);
+        let brought = self.orders.get_mut(&ticket).and_then(|ordered| ordered.program.take());
+        if let Some(program) = brought {
+            self.adopt(generation, *program);
+        } else if let Some(program) = self.programs.get(&base) {
+            self.programs.insert(generation, program.clone());
+        }
     }
 
     fn hear(&mut self, event: PrimaryEvent) {
@@ -349,6 +381,12 @@ impl Service {
                 Input::Online { worker }
             }
             PrimaryEvent::Listening { worker, address } => {
+                if let Some(worker) = self.workers.get_mut(&worker)
+                    && worker.listening.len() < ADDRESSES
+                    && !worker.listening.contains(&address)
+                {
+                    worker.listening.push(address.clone());
+                }
                 self.events.push_back(ServiceEvent::Listening { worker, address });
                 Input::Listening { worker }
             }
@@ -384,16 +422,11 @@ impl Service {
                     .extend(fault.map(|fault| ServiceEvent::Fault { worker, fault }));
                 Input::Disconnected { worker }
             }
-            PrimaryEvent::Exit { worker, status } => {
-                if let Some(tail) = self.workers.remove(&worker) {
-                    self.last.push_front((worker, tail.last_lines()));
-                    self.last.truncate(KEPT_TAILS);
-                }
-                Input::Exited {
-                    worker,
-                    status: exit(status),
-                }
-            }
+            PrimaryEvent::Exit { worker, status } => Input::Exited {
+                worker,
+                status: exit(status),
+                oom: false,
+            },
         };
         self.machine.input(now(), input);
     }
@@ -401,61 +434,150 @@ impl Service {
     fn obey(&mut self) {
         while let Some(action) = self.machine.poll() {
             match action {
-                Action::Spawn { worker, gated, .. } => self.spawn(worker, gated),
+                Action::Begin {
+                    ticket,
+                    generation,
+                    base,
+                } => self.begin(ticket, generation, base),
+                Action::Spawn {
+                    worker,
+                    slot,
+                    generation,
+                    gated,
+                } => self.spawn(worker, slot, generation, gated),
                 Action::Open { worker } => self.primary.open(worker),
                 Action::Drain { worker, successor } => self.drain(worker, successor),
-                Action::Terminate { worker } => self.end(worker, self.options.stop_signal),
+                Action::Terminate { worker } => self.end(worker, self.settings.stop_signal),
                 Action::Abort { worker } => self.end(worker, libc::SIGABRT),
                 Action::Kill { worker } => self.end(worker, libc::SIGKILL),
-                Action::Emit(event) => self.events.push_back(ServiceEvent::Life(event)),
+                Action::Answer { ticket, answer } => self.answer(ticket, answer),
+                Action::Emit(event) => {
+                    self.remember(&event);
+                    self.events.push_back(ServiceEvent::Life(event));
+                }
                 Action::Finish(outcome) => {
                     self.finished = true;
                     // Nobody will serve who connects from here on.
                     self.primary.close_listeners();
+                    // Nor will anybody be answered who asks.
+                    self.orders.clear();
+                    self.requests.close();
+                    while self.requests.try_recv().is_ok() {}
                     self.events.push_back(ServiceEvent::Finished(outcome));
                 }
             }
         }
     }
 
-    fn spawn(&mut self, worker: WorkerId, gated: bool) {
-        let input = match self.primary.fork_as(worker, &self.options.command, gated) {
-            Ok(forked) => {
-                let mut tail = Tail::default();
-                if let Some(lines) = &self.options.lines {
-                    for (stream, pipe) in [(Stream::Stdout, forked.stdout), (Stream::Stderr, forked.stderr)] {
-                        let Some(pipe) = pipe else { continue };
-                        match tail.capture(worker, stream, pipe, lines.clone()) {
-                            Ok(capture) => drop(tokio::spawn(capture)),
-                            // Closed at once, so that the worker is not held up.
-                            Err(error) => tracing::warn!(%worker, %error, "what a worker prints is not read"),
-                        }
-                    }
-                }
-                self.workers.insert(worker, tail);
-                Input::Started {
-                    worker,
-                    pid: forked.pid,
-                    channel: self.options.command.has_channel(),
-                }
-            }
-            Err(error) => Input::SpawnFailed {
-                worker,
-                reason: reason_of(&error),
-            },
+    fn spawn(&mut self, worker: WorkerId, slot: Slot, generation: Generation, gated: bool) {
+        let input = match self.try_spawn(worker, slot, generation, gated) {
+            Ok((pid, channel)) => Input::Started { worker, pid, channel },
+            Err(reason) => Input::SpawnFailed { worker, reason },
         };
         self.machine.input(now(), input);
     }
 
+    fn try_spawn(
+        &mut self,
+        worker: WorkerId,
+        slot: Slot,
+        generation: Generation,
+        gated: bool,
+    ) -> Result<(u32, bool), String> {
+        let program = self
+            .programs
+            .get(&generation)
+            .ok_or("its program is not known")?
+            .clone();
+        let forked = self
+            .primary
+            .fork_as(worker, Some(slot), &program.command_for(slot), gated);
+        let forked = forked.map_err(|error| reason_of(&error))?;
+        let mut tail = Tail::default();
+        if let Some(lines) = &self.lines {
+            for (stream, pipe) in [(Stream::Stdout, forked.stdout), (Stream::Stderr, forked.stderr)] {
+                let Some(pipe) = pipe else { continue };
+                let from = Origin {
+                    worker,
+                    slot,
+                    pid: forked.pid,
+                    stream,
+                };
+                match tail.capture(from, pipe, lines.clone()) {
+                    Ok(capture) => drop(tokio::spawn(capture)),
+                    // Closed at once, so that the worker is not held up.
+                    Err(error) => tracing::warn!(%worker, %error, "what a worker prints is not read"),
+                }
+            }
+        }
+        let channel = program.command.has_channel();
+        let pid = forked.pid;
+        let listening = Vec::new();
+        self.workers.insert(
+            worker,
+            Worker {
+                slot,
+                pid,
+                program,
+                tail,
+                listening,
+            },
+        );
+        Ok((pid, channel))
+    }
+
+    /// Keeps what may be asked about one that has ended.
+    fn remember(&mut self, event: &Event) {
+        let Event::Exited {
+            worker: id,
+            slot,
+            generation,
+            status,
+            expected,
+            failure,
+            uptime,
+        } = event
+        else {
+            return;
+        };
+        let Some(worker) = self.workers.remove(id) else { return };
+        self.ended.push_front(Ended {
+            worker: *id,
+            slot: *slot,
+            generation: *generation,
+            pid: worker.pid,
+            at: SystemTime::now(),
+            status: *status,
+            expected: *expected,
+            failure: failure.clone(),
+            uptime: *uptime,
+            last_lines: worker.tail.last_lines(),
+        });
+        if self.ended.len() > REMEMBERED {
+            let asked_for = self.ended.iter().rposition(|ended| ended.expected);
+            self.ended.remove(asked_for.unwrap_or(REMEMBERED));
+        }
+    }
+
     fn drain(&mut self, worker: WorkerId, successor: bool) {
-        match (self.options.drain, successor) {
-            (Drain::Signal, _) => self.end(worker, self.options.stop_signal),
-            (Drain::HandBack, true) => self.primary.hand_back(worker, self.options.lame_duck),
+        let Some(drain) = self.workers.get(&worker).map(|worker| worker.program.drain) else {
+            return;
+        };
+        let lame_duck = self.settings.lame_duck;
+        if self.settings.stop_message
+            && let Some(channel) = self.primary.channel(worker)
+        {
+            // One whose channel has ended hears the rest of it.
+            let _ = channel.send("shutdown");
+        }
+        match (drain, successor) {
+            // The signal is all that can be said to it: what it has to finish, it finishes until it is killed.
+            (Drain::Signal, _) => self.machine.input(now(), Input::Drained { worker }),
+            (Drain::HandBack, true) => self.primary.hand_back(worker, lame_duck),
             (Drain::Disconnect, true) => self.primary.disconnect(worker),
             (Drain::HandBack, false) => {
-                self.primary.lame_duck(worker, self.options.lame_duck + LAST_OFFERS);
-                self.lame_duck
-                    .get_or_insert_with(|| Instant::now() + self.options.lame_duck);
+                self.primary.lame_duck(worker, lame_duck + LAST_OFFERS);
+                self.lame_duck.get_or_insert_with(|| Instant::now() + lame_duck);
             }
             // Nothing tells such a worker's clients to leave, so there is nothing to wait for.
             (Drain::Disconnect, false) => self.lame_duck = Some(Instant::now()),
@@ -465,9 +587,9 @@ impl Service {
     /// The end of the lame-duck time.
     fn close(&mut self) {
         self.primary.close_listeners();
-        if self.options.drain == Drain::Disconnect {
-            for worker in self.workers.keys() {
-                self.primary.disconnect(*worker);
+        for (id, worker) in &self.workers {
+            if worker.program.drain == Drain::Disconnect {
+                self.primary.disconnect(*id);
             }
         }
     }

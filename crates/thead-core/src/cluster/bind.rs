@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use thead_wire::cluster::{AddressType, Query};
 
-use super::LocalAddress;
+use super::{LocalAddress, Scheduling};
 
 /// A socket to make.
 ///
@@ -131,6 +131,17 @@ impl BindSpec {
                 backlog,
             }
         })
+    }
+
+    /// Who accepts here when the service is scheduled like this.
+    pub(super) fn scheduling(&self, wanted: Scheduling) -> Scheduling {
+        match (wanted, self) {
+            _ if self.is_udp() => Scheduling::Shared,
+            // There is no SO_REUSEPORT for Unix sockets that would spread connections, and none that can be added to a socket
+            // which others have bound.
+            (Scheduling::Kernel, Self::Unix { .. } | Self::Fd { .. }) => Scheduling::RoundRobin,
+            _ => wanted,
+        }
     }
 
     pub(super) fn is_udp(&self) -> bool {

@@ -7,7 +7,7 @@ use thead_wire::cluster::{Query, ToWorker};
 
 use super::bind::{EMFILE, EPERM};
 use super::listener::{Listener, State};
-use super::schedule::Slot;
+use super::schedule::Place;
 use super::{
     Action, BindSpec, Event, Handle, ListenAddress, LocalAddress, MAX_KEYS, MAX_LISTENERS, MAX_TWINS, Primary,
     Scheduling, bind,
@@ -66,15 +66,16 @@ impl Primary {
                 break id;
             }
         };
-        let shared = self.config.scheduling == Scheduling::Shared || spec.is_udp();
+        let scheduling = spec.scheduling(self.config.scheduling);
         self.by_key.insert(key.clone(), id);
         self.actions.push_back(Action::Bind {
             listener: id,
             spec: spec.clone(),
+            scheduling,
         });
         self.listeners.insert(
             id,
-            Listener::new(key, ListenAddress::from(query), query.index, spec, shared),
+            Listener::new(key, ListenAddress::from(query), query.index, spec, scheduling),
         );
         id
     }
@@ -155,26 +156,27 @@ impl Primary {
 
     /// The worker has the listener from here, and offers may follow the reply at once.
     fn hold(&mut self, now: Instant, id: ListenerId, worker: WorkerId, ack: u64) {
-        let (Some(listener), Some(slot)) = (self.listeners.get_mut(&id), self.members.slot(worker)) else {
+        let (Some(listener), Some(place)) = (self.listeners.get_mut(&id), self.members.place(worker)) else {
             return;
         };
-        listener.holders.insert(slot);
+        listener.holders.insert(place);
         listener.unheld = None;
         listener.closers.retain(|closer| *closer != worker);
         let key = listener.key.clone();
         let data = self.data.get(&key).cloned().unwrap_or_default();
-        let (message, handle) = if listener.shared {
-            (ToWorker::Shared { ack, key, data }, Handle::Listener(id))
-        } else {
-            (
-                ToWorker::RoundRobin {
+        let (message, handle) = match listener.scheduling {
+            Scheduling::Shared => (ToWorker::Shared { ack, key, data }, Handle::Listener(id)),
+            Scheduling::Kernel => (ToWorker::Shared { ack, key, data }, Handle::Lane(id, place.lane())),
+            Scheduling::RoundRobin | Scheduling::Sticky => {
+                let sockname = listener.sockname();
+                let message = ToWorker::RoundRobin {
                     ack,
                     key,
                     data,
-                    sockname: listener.sockname(),
-                },
-                Handle::None,
-            )
+                    sockname,
+                };
+                (message, Handle::None)
+            }
         };
         self.send(worker, message, handle);
         let had_held = self
@@ -186,9 +188,21 @@ impl Primary {
         self.settle(now, id);
     }
 
+    /// The worker has said that it listens, which proves that it accepts from what it was given.
+    pub(super) fn listens(&mut self, now: Instant, id: ListenerId, worker: WorkerId) {
+        if let (Some(listener), Some(place)) = (self.listeners.get_mut(&id), self.members.place(worker))
+            && listener.holders.contains(place)
+        {
+            listener.listening.insert(place);
+            self.settle(now, id);
+        }
+    }
+
     pub(super) fn close(&mut self, now: Instant, worker: WorkerId, key: &str) {
-        let Some(slot) = self.members.slot(worker) else { return };
-        let held = self.members.at(slot).and_then(|member| member.keys.get(key)).copied();
+        let Some(place) = self.members.place(worker) else {
+            return;
+        };
+        let held = self.members.at(place).and_then(|member| member.keys.get(key)).copied();
         // One that is being bound cannot be known by its key.
         let is_bound = |id: &ListenerId| {
             self.listeners
@@ -198,8 +212,8 @@ impl Primary {
         let Some(id) = held.filter(is_bound) else {
             return self.ignore(worker, "a close of a key that it does not hold");
         };
-        self.members.update_at(slot, |member| member.keys.remove(key));
-        self.forget_holder(now, id, worker, slot);
+        self.members.update_at(place, |member| member.keys.remove(key));
+        self.forget_holder(now, id, worker, place);
         if let Some(listener) = self.listeners.get_mut(&id) {
             listener.closers.push(worker);
         }
@@ -207,14 +221,14 @@ impl Primary {
     }
 
     /// The worker neither holds this listener nor wants it.
-    pub(super) fn forget_holder(&mut self, now: Instant, id: ListenerId, worker: WorkerId, slot: Slot) {
+    pub(super) fn forget_holder(&mut self, now: Instant, id: ListenerId, worker: WorkerId, place: Place) {
         let Some(listener) = self.listeners.get_mut(&id) else {
             return;
         };
         if let State::Binding { queries } = &mut listener.state {
             queries.retain(|(asker, _)| *asker != worker);
         }
-        listener.forget_holder(slot, now);
+        listener.forget_holder(place, now);
         if listener.unheld.is_some() {
             self.arm(now + self.config.linger);
         }
@@ -265,10 +279,13 @@ impl Primary {
         let Some(listener) = self.listeners.get_mut(&id).filter(|listener| listener.closing) else {
             return;
         };
-        let may_take = |slot| self.members.at(slot).is_some_and(|holder| !holder.is_leaving());
+        let may_take = |place| self.members.at(place).is_some_and(|holder| !holder.is_leaving());
         if !listener.holders.iter().any(may_take) {
-            let returned = listener.returned.drain(..).map(|waiting| waiting.conn);
-            let lost: Vec<_> = returned.chain(listener.fresh.drain(..)).collect();
+            let returned = listener.returned.drain(..).chain(listener.parked.take_all());
+            let lost: Vec<_> = returned
+                .map(|waiting| waiting.conn)
+                .chain(listener.fresh.drain(..))
+                .collect();
             self.waiting -= lost.len();
             for conn in lost {
                 self.release(conn);

@@ -1,17 +1,20 @@
 //! What a primary is told, what it wants done, and what it says to whoever watches.
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use thead_wire::cluster::{AddressType, Envelope, FromWorker, Query, ToWorker};
 
 use super::BindSpec;
-use crate::id::{ConnId, ListenerId, WorkerId};
+use crate::id::{ConnId, LaneId, ListenerId, WorkerId};
+use crate::worker::Slot;
 
 /// How a primary behaves. The default suits a service of any size.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Who accepts TCP and Unix connections. UDP is always shared.
+    /// Who accepts connections, and who gets them. UDP is always shared: datagrams in the queue of one worker could not be
+    /// given to another.
     pub scheduling: Scheduling,
     /// How many offers a worker may have unanswered, 1 to [`MAX_WINDOW`](super::MAX_WINDOW). What a stuck worker holds at most.
     /// Default 8: what a Node worker takes while a busy primary rests for half a millisecond.
@@ -31,8 +34,9 @@ pub struct Config {
     /// starting. Default 30 s, as long as a drain: by then a worker that closed its servers in order to leave has left.
     pub linger: Duration,
     /// How many connections may wait in the primary, over all listeners; beyond, the newest is released. Only workers that
-    /// hand back many at once get there, since the rest waits in the kernel ([`may_accept`](super::Primary::may_accept)).
-    /// Default 16 384.
+    /// hand back many at once get there, since the rest waits in the kernel ([`may_accept`](super::Primary::may_accept)); in
+    /// sticky scheduling also those that wait for a worker which stands still, and of these the newest goes to another
+    /// worker if one has room. Default 16 384.
     pub max_waiting: usize,
 }
 
@@ -58,6 +62,26 @@ pub enum Scheduling {
     RoundRobin,
     /// The workers accept from the same socket (Node: `SCHED_NONE`).
     Shared,
+    /// Each worker accepts from a socket of its own, a *lane*, and the kernel spreads connections over the lanes
+    /// ([`Action::Steer`]). For TCP; Unix sockets and descriptors that were passed in go round-robin.
+    Kernel,
+    /// As round-robin, but each connection goes to the worker that its client's address names ([`sticky_slot`]), and waits for
+    /// it if it is slow: nothing is asked back before [`Config::stuck`]. Clients without an IP address are served in turn.
+    ///
+    /// [`sticky_slot`]: super::sticky_slot
+    Sticky,
+}
+
+/// As the command line has it.
+impl fmt::Display for Scheduling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RoundRobin => "round-robin",
+            Self::Shared => "shared",
+            Self::Kernel => "kernel",
+            Self::Sticky => "sticky",
+        })
+    }
 }
 
 /// Something happened.
@@ -70,6 +94,8 @@ pub enum Input {
         /// Whether it must wait for [`Input::Open`]. Its queries are answered at once all the same, or its application would never
         /// say that it listens. Shared listeners cannot be gated: there the kernel offers.
         gated: bool,
+        /// Which slot of the service it serves in; the same as the one that it replaces. `None`: the lowest that no worker has.
+        slot: Option<Slot>,
     },
     /// A cluster message came.
     Message {
@@ -91,6 +117,8 @@ pub enum Input {
         listener: ListenerId,
         /// A number never used before.
         conn: ConnId,
+        /// The address of its client; only sticky scheduling has a use for it.
+        client: Option<IpAddr>,
     },
     /// A worker that drains gave an idle connection back. It is offered to others as if it had just been accepted, before those
     /// that wait; released if no listener has its address.
@@ -101,6 +129,8 @@ pub enum Input {
         conn: ConnId,
         /// What `getsockname` says of the connection.
         local: LocalAddress,
+        /// As in [`Input::Accepted`].
+        client: Option<IpAddr>,
     },
     /// The worker is proven ready: offers may begin. Nothing happens if it was open.
     Open {
@@ -156,6 +186,18 @@ pub enum Action {
         listener: ListenerId,
         /// What to bind.
         spec: BindSpec,
+        /// Who accepts. [`Scheduling::Kernel`]: with lanes, of which this socket is the first to be made.
+        scheduling: Scheduling,
+    },
+    /// Lets the kernel give new connections to these lanes of a listener only. From all others, there and still to be made, the
+    /// primary accepts ([`may_accept`](super::Primary::may_accept)): connections that were already on their way, and what a
+    /// worker has left. Before the first such action no lane is steered to. With no lanes it does not matter to which one
+    /// connections go, for the primary accepts from all.
+    Steer {
+        /// Of which listener.
+        listener: ListenerId,
+        /// The lanes of those who accept, in order.
+        lanes: Vec<LaneId>,
     },
     /// Close this listener, and remove the file of a Unix socket.
     Unbind {
@@ -204,6 +246,9 @@ pub enum Handle {
     None,
     /// A shared listener: `net.Native`, or `dgram.Native` for UDP.
     Listener(ListenerId),
+    /// A lane of a listener, to be made now if it was not before, listening and never closed before the listener is:
+    /// `net.Native`.
+    Lane(ListenerId, LaneId),
     /// An offered connection: `net.Native`.
     Conn(ConnId),
 }

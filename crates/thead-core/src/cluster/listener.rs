@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use thead_wire::cluster::{Query, Sockname};
 
+use super::divide::Parked;
 use super::member::Waiting;
-use super::schedule::{Slot, Slots};
-use super::{BindSpec, ListenAddress, LocalAddress, bind};
+use super::schedule::{Place, Places};
+use super::{BindSpec, ListenAddress, LocalAddress, Scheduling, bind};
 use crate::id::{ConnId, WorkerId};
 
 /// A socket that the primary owns, from the first query to its end.
@@ -24,17 +25,26 @@ pub(super) struct Listener {
     pub(super) asked: ListenAddress,
     index: u32,
     pub(super) spec: BindSpec,
-    pub(super) shared: bool,
+    /// Who accepts, and who gets what was accepted.
+    pub(super) scheduling: Scheduling,
     pub(super) state: State,
     /// Unbound, but held or waited for.
     pub(super) closing: bool,
-    pub(super) holders: Slots,
+    pub(super) holders: Places,
+    /// Holders that have said that they listen.
+    pub(super) listening: Places,
+    /// Those between whom connections are divided, where that is done by more than having room: see [`Primary::divide`].
+    ///
+    /// [`Primary::divide`]: super::Primary::divide
+    pub(super) divided: Places,
     /// Whose turn it is.
     pub(super) turn: usize,
     /// Connections that came back: rejected, reclaimed, left by a worker that went, or handed back. First in order.
     pub(super) returned: VecDeque<Waiting>,
     /// Connections that nobody has seen.
     pub(super) fresh: VecDeque<ConnId>,
+    /// Connections that wait for one worker, in sticky scheduling.
+    pub(super) parked: Parked,
     /// Since when nobody holds it.
     pub(super) unheld: Option<Instant>,
     /// Who closed it and is still here.
@@ -51,19 +61,22 @@ pub(super) enum State {
 }
 
 impl Listener {
-    pub(super) fn new(key: Arc<str>, asked: ListenAddress, index: u32, spec: BindSpec, shared: bool) -> Self {
+    pub(super) fn new(key: Arc<str>, asked: ListenAddress, index: u32, spec: BindSpec, scheduling: Scheduling) -> Self {
         Self {
             key,
             asked,
             index,
             spec,
-            shared,
+            scheduling,
             state: State::Binding { queries: Vec::new() },
             closing: false,
-            holders: Slots::default(),
+            holders: Places::default(),
+            listening: Places::default(),
+            divided: Places::default(),
             turn: 0,
             returned: VecDeque::new(),
             fresh: VecDeque::new(),
+            parked: Parked::default(),
             unheld: None,
             closers: Vec::new(),
         }
@@ -77,11 +90,12 @@ impl Listener {
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.returned.len() + self.fresh.len()
+        self.returned.len() + self.fresh.len() + self.parked.len()
     }
 
-    pub(super) fn forget_holder(&mut self, slot: Slot, now: Instant) {
-        if self.holders.remove(slot) && self.holders.is_empty() {
+    pub(super) fn forget_holder(&mut self, place: Place, now: Instant) {
+        self.listening.remove(place);
+        if self.holders.remove(place) && self.holders.is_empty() {
             self.unheld = Some(now);
         }
     }

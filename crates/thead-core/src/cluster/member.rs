@@ -1,12 +1,14 @@
 //! A worker as its primary sees it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::LeaveBy;
-use super::schedule::{Load, Ready, Slot, Slots};
+use super::schedule::{Load, Place, Places, Ready};
 use crate::id::{ConnId, ListenerId, WorkerId};
+use crate::worker::Slot;
 
 /// A worker from its start to its end.
 ///
@@ -18,6 +20,7 @@ use crate::id::{ConnId, ListenerId, WorkerId};
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) id: WorkerId,
+    pub(super) slot: Slot,
     pub(super) phase: Phase,
     pub(super) joined: Instant,
     pub(super) online: bool,
@@ -61,6 +64,8 @@ pub(super) struct Offer {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) conn: ConnId,
+    /// Whose it is, if that decides who gets it.
+    pub(super) client: Option<IpAddr>,
     /// A worker has served it and given it back.
     pub(super) idle: bool,
     /// Who had it and did not take it. Allocates only for such.
@@ -73,6 +78,7 @@ impl Waiting {
     pub(super) fn new(conn: ConnId) -> Self {
         Self {
             conn,
+            client: None,
             idle: false,
             tried: Vec::new(),
             retry: None,
@@ -104,9 +110,10 @@ impl Doubt {
 }
 
 impl Member {
-    pub(super) fn new(id: WorkerId, gated: bool, now: Instant) -> Self {
+    pub(super) fn new(id: WorkerId, slot: Slot, gated: bool, now: Instant) -> Self {
         Self {
             id,
+            slot,
             phase: if gated { Phase::Gated } else { Phase::Open },
             joined: now,
             online: false,
@@ -172,76 +179,97 @@ impl Member {
 /// The workers, to be found by number, and by place and load where many are compared.
 #[derive(Debug)]
 pub(super) struct Members {
-    slots: Vec<Option<Member>>,
-    by_id: BTreeMap<WorkerId, Slot>,
+    places: Vec<Option<Member>>,
+    by_id: BTreeMap<WorkerId, Place>,
     pub(super) ready: Ready,
+    /// Those that take offers, with or without room.
+    open: Places,
 }
 
 impl Members {
     pub(super) fn new(window: usize) -> Self {
         Self {
-            slots: Vec::new(),
+            places: Vec::new(),
             by_id: BTreeMap::new(),
             ready: Ready::new(window),
+            open: Places::default(),
         }
     }
 
     pub(super) fn insert(&mut self, member: Member) {
-        let free = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
-        self.by_id.insert(member.id, Slot(free));
-        self.ready.place(Slot(free), member.load());
-        match self.slots.get_mut(free) {
-            Some(slot) => *slot = Some(member),
-            None => self.slots.push(Some(member)),
+        let free = self
+            .places
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(self.places.len());
+        self.by_id.insert(member.id, Place(free));
+        match self.places.get_mut(free) {
+            Some(place) => *place = Some(member),
+            None => self.places.push(Some(member)),
         }
+        self.update_at(Place(free), |_| ());
     }
 
-    pub(super) fn remove(&mut self, id: WorkerId) -> Option<(Slot, Member)> {
-        let slot = self.by_id.remove(&id)?;
-        self.ready.place(slot, None);
-        Some((slot, self.slots[slot.0].take()?))
+    /// The lowest slot that no worker has.
+    pub(super) fn free_slot(&self) -> Slot {
+        let taken: BTreeSet<Slot> = self.iter().map(|member| member.slot).collect();
+        (0..).map(Slot).find(|slot| !taken.contains(slot)).unwrap_or(Slot(0))
+    }
+
+    pub(super) fn remove(&mut self, id: WorkerId) -> Option<(Place, Member)> {
+        let place = self.by_id.remove(&id)?;
+        self.ready.set(place, None);
+        self.open.remove(place);
+        Some((place, self.places[place.0].take()?))
     }
 
     /// Changes a worker. What decides about its offers (phase, offers, doubt) must be changed in here.
     pub(super) fn update<R>(&mut self, id: WorkerId, change: impl FnOnce(&mut Member) -> R) -> Option<R> {
-        self.update_at(self.slot(id)?, change)
+        self.update_at(self.place(id)?, change)
     }
 
-    pub(super) fn update_at<R>(&mut self, slot: Slot, change: impl FnOnce(&mut Member) -> R) -> Option<R> {
-        let member = self.slots[slot.0].as_mut()?;
+    pub(super) fn update_at<R>(&mut self, place: Place, change: impl FnOnce(&mut Member) -> R) -> Option<R> {
+        let member = self.places[place.0].as_mut()?;
         let result = change(member);
-        self.ready.place(slot, member.load());
+        self.ready.set(place, member.load());
+        if member.phase == Phase::Open {
+            self.open.insert(place);
+        } else {
+            self.open.remove(place);
+        }
         Some(result)
     }
 
-    pub(super) fn slot(&self, id: WorkerId) -> Option<Slot> {
+    pub(super) fn place(&self, id: WorkerId) -> Option<Place> {
         self.by_id.get(&id).copied()
     }
 
-    pub(super) fn at(&self, slot: Slot) -> Option<&Member> {
-        self.slots[slot.0].as_ref()
+    pub(super) fn at(&self, place: Place) -> Option<&Member> {
+        self.places[place.0].as_ref()
     }
 
     pub(super) fn get(&self, id: WorkerId) -> Option<&Member> {
-        self.at(self.slot(id)?)
+        self.at(self.place(id)?)
     }
 
     /// Those of these places that take offers, with or without room.
-    pub(super) fn open(&self, slots: &Slots) -> impl Iterator<Item = &Member> {
-        slots
-            .iter()
-            .filter_map(|slot| self.at(slot))
-            .filter(|member| member.phase == Phase::Open)
+    pub(super) fn open(&self, places: &Places) -> impl Iterator<Item = &Member> {
+        places.both(&self.open).filter_map(|place| self.at(place))
+    }
+
+    /// The places of those.
+    pub(super) fn open_places(&self, places: &Places) -> Places {
+        places.both(&self.open).collect()
     }
 
     /// Who of these gets a connection that those in `tried` did not take.
-    pub(super) fn next(&self, holders: &Slots, turn: &mut usize, tried: &[WorkerId]) -> Option<Slot> {
-        let may = |slot| tried.is_empty() || self.at(slot).is_some_and(|member| !tried.contains(&member.id));
+    pub(super) fn next(&self, holders: &Places, turn: &mut usize, tried: &[WorkerId]) -> Option<Place> {
+        let may = |place| tried.is_empty() || self.at(place).is_some_and(|member| !tried.contains(&member.id));
         self.ready.next(holders, turn, may)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Member> {
-        self.slots.iter().flatten()
+        self.places.iter().flatten()
     }
 
     pub(super) fn ids(&self) -> Vec<WorkerId> {

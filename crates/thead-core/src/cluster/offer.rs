@@ -1,27 +1,38 @@
 //! The way of a connection: accepted, offered, answered.
 
+use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use thead_wire::cluster::{Envelope, ToWorker};
 
 use super::listener::Listener;
 use super::member::{Doubt, Offer, Waiting};
-use super::schedule::Slot;
-use super::{Action, Handle, LocalAddress, Primary};
+use super::schedule::Place;
+use super::{Action, Handle, LocalAddress, Primary, Scheduling};
 use crate::id::{ConnId, ListenerId, WorkerId};
 
 impl Primary {
-    pub(super) fn accepted(&mut self, now: Instant, id: ListenerId, conn: ConnId) {
+    pub(super) fn accepted(&mut self, now: Instant, id: ListenerId, conn: ConnId, client: Option<IpAddr>) {
         let Some(listener) = self.listeners.get_mut(&id) else {
             return self.release(conn);
         };
-        listener.fresh.push_back(conn);
+        let client = client.filter(|_| self.config.scheduling == Scheduling::Sticky);
+        if client.is_none() {
+            listener.fresh.push_back(conn);
+        } else {
+            let waiting = Waiting {
+                client,
+                ..Waiting::new(conn)
+            };
+            self.park(id, waiting, VecDeque::push_back);
+        }
         self.waiting += 1;
         self.settle(now, id);
-        self.trim(id, conn);
+        self.trim(now, id, conn);
     }
 
-    pub(super) fn handed_back(&mut self, now: Instant, conn: ConnId, local: &LocalAddress) {
+    pub(super) fn handed_back(&mut self, now: Instant, conn: ConnId, local: &LocalAddress, client: Option<IpAddr>) {
         // The best fit; of equals one that is held, then the oldest.
         let best = self
             .listeners
@@ -37,19 +48,19 @@ impl Primary {
         let Some((1.., _, std::cmp::Reverse(id))) = best else {
             return self.release(conn);
         };
-        if let Some(listener) = self.listeners.get_mut(&id) {
-            listener.returned.push_back(Waiting {
-                idle: true,
-                ..Waiting::new(conn)
-            });
-            self.waiting += 1;
-            self.settle(now, id);
-            self.trim(id, conn);
-        }
+        let waiting = Waiting {
+            idle: true,
+            client: client.filter(|_| self.config.scheduling == Scheduling::Sticky),
+            ..Waiting::new(conn)
+        };
+        self.park(id, waiting, VecDeque::push_back);
+        self.waiting += 1;
+        self.settle(now, id);
+        self.trim(now, id, conn);
     }
 
     /// Keeps the limit on what waits here, at the cost of the one that just came.
-    fn trim(&mut self, id: ListenerId, newest: ConnId) {
+    fn trim(&mut self, now: Instant, id: ListenerId, newest: ConnId) {
         let Some(listener) = self
             .listeners
             .get_mut(&id)
@@ -57,16 +68,20 @@ impl Primary {
         else {
             return;
         };
-        let is_waiting = if listener.fresh.back() == Some(&newest) {
-            listener.fresh.pop_back().is_some()
+        let trimmed = if listener.fresh.back() == Some(&newest) {
+            listener.fresh.pop_back().map(Waiting::new)
         } else if listener.returned.back().is_some_and(|waiting| waiting.conn == newest) {
-            listener.returned.pop_back().is_some()
+            listener.returned.pop_back()
         } else {
-            false
+            listener.parked.take_newest(newest)
         };
-        if is_waiting {
-            self.waiting -= 1;
-            self.release(newest);
+        let Some(waiting) = trimmed else { return };
+        match self.members.next(&listener.holders, &mut listener.turn, &waiting.tried) {
+            Some(place) => self.offer(now, id, place, waiting),
+            None => {
+                self.waiting -= 1;
+                self.release(newest);
+            }
         }
     }
 
@@ -112,12 +127,11 @@ impl Primary {
 
     /// A connection that somebody had and did not take is the next to be offered, if its listener still is.
     pub(super) fn give_back(&mut self, id: ListenerId, waiting: Waiting) {
-        match self.listeners.get_mut(&id) {
-            Some(listener) => {
-                listener.returned.push_front(waiting);
-                self.waiting += 1;
-            }
-            None => self.release(waiting.conn),
+        if self.listeners.contains_key(&id) {
+            self.park(id, waiting, VecDeque::push_front);
+            self.waiting += 1;
+        } else {
+            self.release(waiting.conn);
         }
     }
 
@@ -142,7 +156,9 @@ impl Primary {
 
     /// Offers what waits at this listener to those who have room, and gives up what nobody ever can take.
     pub(super) fn settle(&mut self, now: Instant, id: ListenerId) {
+        self.divide(id);
         self.offer_returned(now, id);
+        self.offer_parked(now, id);
         self.offer_fresh(now, id);
         self.finish_closing(id);
     }
@@ -157,9 +173,9 @@ impl Primary {
                 ..
             } = listener;
             let Some(waiting) = returned.get_mut(at) else { return };
-            if let Some(slot) = self.members.next(holders, turn, &waiting.tried) {
+            if let Some(place) = self.members.next(holders, turn, &waiting.tried) {
                 let Some(waiting) = returned.remove(at) else { return };
-                self.offer(now, id, slot, waiting);
+                self.offer(now, id, place, waiting);
                 continue;
             }
             if self.members.ready.room(holders) == 0 {
@@ -175,6 +191,11 @@ impl Primary {
                 waiting.retry = None;
             } else if waiting.retry.is_some_and(|retry| retry <= now) {
                 waiting.tried.clear();
+                if waiting.client.is_some()
+                    && let Some(waiting) = returned.remove(at)
+                {
+                    self.park(id, waiting, VecDeque::push_back);
+                }
                 continue;
             } else {
                 let retry = *waiting.retry.get_or_insert(now + self.config.retry);
@@ -187,19 +208,19 @@ impl Primary {
     fn offer_fresh(&mut self, now: Instant, id: ListenerId) {
         while let Some(listener) = self.listeners.get_mut(&id)
             && !listener.fresh.is_empty()
-            && let Some(slot) = self.members.next(&listener.holders, &mut listener.turn, &[])
+            && let Some(place) = self.members.next(&listener.holders, &mut listener.turn, &[])
             && let Some(conn) = listener.fresh.pop_front()
         {
-            self.offer(now, id, slot, Waiting::new(conn));
+            self.offer(now, id, place, Waiting::new(conn));
         }
     }
 
-    fn offer(&mut self, now: Instant, id: ListenerId, slot: Slot, waiting: Waiting) {
+    pub(super) fn offer(&mut self, now: Instant, id: ListenerId, place: Place, waiting: Waiting) {
         let Some(listener) = self.listeners.get(&id) else {
             return;
         };
         let (conn, idle) = (waiting.conn, waiting.idle);
-        let offered = self.members.update_at(slot, |member| {
+        let offered = self.members.update_at(place, |member| {
             let seq = member.next_seq();
             let waiting = Waiting { retry: None, ..waiting };
             member.offers.push_back(Offer {
@@ -249,15 +270,18 @@ impl Primary {
         }
         let members = &self.members;
         let mut are_late = member.offers.iter().take_while(|offer| offer.since + late <= now);
-        let another_has_room = are_late.any(|offer| {
-            let Some(listener) = self.listeners.get(&offer.listener) else {
-                return false;
-            };
-            members.open(&listener.holders).any(|other| {
-                let is_other = other.id != worker && !offer.waiting.tried.contains(&other.id);
-                is_other && other.doubt.is_none() && other.offers.len() < self.config.window
-            })
-        });
+        // In sticky scheduling a connection waits for its worker.
+        let may_go = self.config.scheduling != Scheduling::Sticky;
+        let another_has_room = may_go
+            && are_late.any(|offer| {
+                let Some(listener) = self.listeners.get(&offer.listener) else {
+                    return false;
+                };
+                members.open(&listener.holders).any(|other| {
+                    let is_other = other.id != worker && !offer.waiting.tried.contains(&other.id);
+                    is_other && other.doubt.is_none() && other.offers.len() < self.config.window
+                })
+            });
         let is_stuck = member
             .offers
             .front()

@@ -4,42 +4,51 @@
 //! all are found in a few machine words, however many workers there are.
 
 /// The place of a worker among the members; its own until it is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Slot(pub(super) usize);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place(pub(super) usize);
 
-/// A set of slots.
+/// A set of places.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Slots(Vec<u64>);
+pub(super) struct Places(Vec<u64>);
 
-impl Slots {
-    pub(super) fn insert(&mut self, slot: Slot) {
-        let word = slot.0 / 64;
+impl Places {
+    pub(super) fn insert(&mut self, place: Place) {
+        let word = place.0 / 64;
         if self.0.len() <= word {
             self.0.resize(word + 1, 0);
         }
-        self.0[word] |= 1 << (slot.0 % 64);
+        self.0[word] |= 1 << (place.0 % 64);
     }
 
     /// Whether it was there.
-    pub(super) fn remove(&mut self, slot: Slot) -> bool {
-        let Some(word) = self.0.get_mut(slot.0 / 64) else {
+    pub(super) fn remove(&mut self, place: Place) -> bool {
+        let Some(word) = self.0.get_mut(place.0 / 64) else {
             return false;
         };
-        let bit = 1 << (slot.0 % 64);
+        let bit = 1 << (place.0 % 64);
         let was = *word & bit != 0;
         *word &= !bit;
         was
+    }
+
+    pub(super) fn contains(&self, place: Place) -> bool {
+        self.0
+            .get(place.0 / 64)
+            .is_some_and(|word| word & (1 << (place.0 % 64)) != 0)
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = Slot> {
-        self.0
-            .iter()
-            .enumerate()
-            .flat_map(|(at, word)| Bits(*word).map(move |bit| Slot(at * 64 + bit)))
+    pub(super) fn iter(&self) -> impl Iterator<Item = Place> {
+        self.both(self)
+    }
+
+    /// The places that are in both.
+    pub(super) fn both(&self, other: &Self) -> impl Iterator<Item = Place> {
+        let words = self.0.iter().zip(&other.0).enumerate();
+        words.flat_map(|(at, (one, other))| Bits(one & other).map(move |bit| Place(at * 64 + bit)))
     }
 
     fn count_both(&self, other: &Self) -> usize {
@@ -51,19 +60,27 @@ impl Slots {
         common.sum()
     }
 
-    /// The first slot in both, at `from` or behind, that `may`.
-    fn first_in_both(&self, other: &Self, from: usize, may: impl Fn(Slot) -> bool) -> Option<Slot> {
+    /// The first place in both, at `from` or behind, that `may`.
+    fn first_in_both(&self, other: &Self, from: usize, may: impl Fn(Place) -> bool) -> Option<Place> {
         let words = self.0.iter().zip(&other.0).enumerate().skip(from / 64);
         for (at, (one, other)) in words {
             let mut bits = one & other;
             if at == from / 64 {
                 bits &= !0 << (from % 64);
             }
-            if let Some(slot) = Bits(bits).map(|bit| Slot(at * 64 + bit)).find(|slot| may(*slot)) {
-                return Some(slot);
+            if let Some(place) = Bits(bits).map(|bit| Place(at * 64 + bit)).find(|place| may(*place)) {
+                return Some(place);
             }
         }
         None
+    }
+}
+
+impl FromIterator<Place> for Places {
+    fn from_iter<I: IntoIterator<Item = Place>>(places: I) -> Self {
+        let mut set = Self::default();
+        places.into_iter().for_each(|place| set.insert(place));
+        set
     }
 }
 
@@ -93,15 +110,15 @@ pub(super) enum Load {
 #[derive(Debug)]
 pub(super) struct Ready {
     /// Workers with no, one, two... unanswered offers; behind the last, the suspended.
-    levels: Vec<Slots>,
-    /// On which level each slot is.
+    levels: Vec<Places>,
+    /// On which level each place is.
     placed: Vec<Option<usize>>,
 }
 
 impl Ready {
     pub(super) fn new(window: usize) -> Self {
         Self {
-            levels: vec![Slots::default(); window + 1],
+            levels: vec![Places::default(); window + 1],
             placed: Vec::new(),
         }
     }
@@ -110,30 +127,35 @@ impl Ready {
         self.levels.len() - 1
     }
 
-    /// The load of this slot is now this; `None` if it gets no offer.
-    pub(super) fn place(&mut self, slot: Slot, load: Option<Load>) {
-        if self.placed.len() <= slot.0 {
-            self.placed.resize(slot.0 + 1, None);
+    /// The load of this place is now this; `None` if it gets no offer.
+    pub(super) fn set(&mut self, place: Place, load: Option<Load>) {
+        if self.placed.len() <= place.0 {
+            self.placed.resize(place.0 + 1, None);
         }
         let level = match load {
             None => None,
             Some(Load::Unanswered(offers)) => (offers < self.window()).then_some(offers),
             Some(Load::Suspended) => Some(self.window()),
         };
-        let before = std::mem::replace(&mut self.placed[slot.0], level);
+        let before = std::mem::replace(&mut self.placed[place.0], level);
         if before != level {
             if let Some(before) = before {
-                self.levels[before].remove(slot);
+                self.levels[before].remove(place);
             }
             if let Some(level) = level {
-                self.levels[level].insert(slot);
+                self.levels[level].insert(place);
             }
         }
     }
 
+    /// Whether it could get an offer.
+    pub(super) fn has_room(&self, place: Place) -> bool {
+        self.placed.get(place.0).is_some_and(Option::is_some)
+    }
+
     /// How many offers these could get.
-    pub(super) fn room(&self, holders: &Slots) -> usize {
-        let room = |(level, slots): (usize, &Slots)| slots.count_both(holders) * (self.window() - level).max(1);
+    pub(super) fn room(&self, holders: &Places) -> usize {
+        let room = |(level, places): (usize, &Places)| places.count_both(holders) * (self.window() - level).max(1);
         self.levels.iter().enumerate().map(room).sum()
     }
 
@@ -141,7 +163,7 @@ impl Ready {
     ///
     /// Node's order is "least recently ready" (`free` in lib/internal/cluster/round_robin_handle.js), which for idle workers is
     /// the same: 1 2 3 4 1 2 3 4.
-    pub(super) fn next(&self, holders: &Slots, turn: &mut usize, may: impl Fn(Slot) -> bool) -> Option<Slot> {
+    pub(super) fn next(&self, holders: &Places, turn: &mut usize, may: impl Fn(Place) -> bool) -> Option<Place> {
         let next = self.levels.iter().find_map(|level| {
             let behind = level.first_in_both(holders, *turn, &may);
             behind.or_else(|| level.first_in_both(holders, 0, &may))
@@ -156,19 +178,19 @@ mod tests {
     use super::*;
 
     /// Workers with these loads, all of them holders.
-    fn workers(window: usize, loads: &[Option<Load>]) -> (Ready, Slots) {
-        let (mut ready, mut holders) = (Ready::new(window), Slots::default());
+    fn workers(window: usize, loads: &[Option<Load>]) -> (Ready, Places) {
+        let (mut ready, mut holders) = (Ready::new(window), Places::default());
         for (at, load) in loads.iter().enumerate() {
-            ready.place(Slot(at), *load);
-            holders.insert(Slot(at));
+            ready.set(Place(at), *load);
+            holders.insert(Place(at));
         }
         (ready, holders)
     }
 
-    fn order(ready: &Ready, holders: &Slots, turn: &mut usize, count: usize) -> Vec<usize> {
+    fn order(ready: &Ready, holders: &Places, turn: &mut usize, count: usize) -> Vec<usize> {
         (0..count)
             .filter_map(|_| ready.next(holders, turn, |_| true))
-            .map(|slot| slot.0)
+            .map(|place| place.0)
             .collect()
     }
 
@@ -193,7 +215,7 @@ mod tests {
         let (mut ready, holders) = workers(4, &loads);
         let mut turn = 0;
         assert_eq!(order(&ready, &holders, &mut turn, 1), [2]);
-        ready.place(Slot(2), Some(Load::Unanswered(2)));
+        ready.set(Place(2), Some(Load::Unanswered(2)));
         assert_eq!(
             order(&ready, &holders, &mut turn, 2),
             [0, 2],
@@ -205,7 +227,7 @@ mod tests {
     fn a_suspended_worker_is_the_last_resort() {
         let (mut ready, holders) = workers(4, &[Some(Load::Suspended), Some(Load::Unanswered(3))]);
         assert_eq!(order(&ready, &holders, &mut 0, 1), [1]);
-        ready.place(Slot(1), Some(Load::Unanswered(4)));
+        ready.set(Place(1), Some(Load::Unanswered(4)));
         assert_eq!(order(&ready, &holders, &mut 0, 1), [0]);
     }
 
@@ -213,14 +235,14 @@ mod tests {
     fn nobody_with_room_is_nobody() {
         let (ready, holders) = workers(2, &[None, Some(Load::Unanswered(2))]);
         assert_eq!(ready.next(&holders, &mut 0, |_| true), None);
-        assert_eq!(ready.next(&Slots::default(), &mut 0, |_| true), None);
+        assert_eq!(ready.next(&Places::default(), &mut 0, |_| true), None);
     }
 
     #[test]
     fn who_may_not_is_passed_over() {
         let (ready, holders) = workers(2, &[IDLE, IDLE, Some(Load::Unanswered(1))]);
-        assert_eq!(ready.next(&holders, &mut 0, |slot| slot.0 == 2), Some(Slot(2)));
-        assert_eq!(ready.next(&holders, &mut 2, |slot| slot.0 == 1), Some(Slot(1)));
+        assert_eq!(ready.next(&holders, &mut 0, |place| place.0 == 2), Some(Place(2)));
+        assert_eq!(ready.next(&holders, &mut 2, |place| place.0 == 1), Some(Place(1)));
     }
 
     #[test]
@@ -234,10 +256,10 @@ mod tests {
         ];
         let (ready, mut holders) = workers(4, &loads);
         assert_eq!(ready.room(&holders), 4 + 1 + 1);
-        assert!(holders.remove(Slot(0)));
-        assert!(!holders.remove(Slot(0)));
+        assert!(holders.remove(Place(0)));
+        assert!(!holders.remove(Place(0)));
         assert_eq!(ready.room(&holders), 2);
-        let held: Vec<_> = holders.iter().map(|slot| slot.0).collect();
+        let held: Vec<_> = holders.iter().map(|place| place.0).collect();
         assert_eq!(held, [1, 2, 3, 4]);
     }
 }

@@ -62,6 +62,9 @@ pub struct Reload {
     pub surge: usize,
     /// How long the first new workers must live, ready but without traffic, before the generation is believed. Default 1 s.
     pub soak: Duration,
+    /// How many fewer workers than `instances` may be ready meanwhile, so that fewer processes run at once: old ones leave
+    /// before their successors are ready. Not before the first new worker is proven. Default 0: new before old.
+    pub max_unavailable: usize,
 }
 
 /// How a worker is made to leave: asked to drain, then terminated (SIGTERM or the configured signal), then killed.
@@ -92,6 +95,7 @@ impl Default for Reload {
         Self {
             surge: 1,
             soak: Duration::from_secs(1),
+            max_unavailable: 0,
         }
     }
 }
@@ -161,6 +165,7 @@ impl Config {
         let restart = &self.restart;
         range("instances", self.instances, 1, MAX_INSTANCES)?;
         range("reload.surge", self.reload.surge, 1, MAX_INSTANCES)?;
+        range("reload.max-unavailable", self.reload.max_unavailable, 0, MAX_INSTANCES)?;
         range("restart.backoff.factor", restart.backoff.factor as usize, 1, 1000)?;
         range(
             "restart.backoff.jitter",

@@ -3,14 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::id::{Generation, WorkerId};
+use super::order::{AbortCause, Answer, Order, Refusal};
+use crate::id::{Generation, Ticket, WorkerId};
 use crate::worker::{Exit, Slot};
 
 /// Something happened. One about a worker that is not there (any more) is ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// Run it: spawns all instances.
-    Start,
     /// A [`Action::Spawn`] succeeded. Each spawn is answered once, by this or [`Input::SpawnFailed`].
     Started {
         /// Which.
@@ -65,15 +64,16 @@ pub enum Input {
         worker: WorkerId,
         /// How.
         status: Exit,
+        /// The kernel ended it, for it or its control group had used too much memory.
+        oom: bool,
     },
-    /// Replace all workers by a new generation. During a reload it is remembered, once, and done after.
-    Reload,
-    /// Have this many instances. During a reload it waits until the new generation serves or was refused.
-    Scale(usize),
-    /// Drain and leave.
-    Stop,
-    /// Kill everything now: the second signal of an impatient operator.
-    StopNow,
+    /// An operator wants something. Answered once, by [`Action::Answer`].
+    Order {
+        /// What the answer bears.
+        ticket: Ticket,
+        /// What is wanted.
+        order: Order,
+    },
 }
 
 /// Something for the driver to do. It obeys all of them, in order, and decides nothing.
@@ -121,6 +121,23 @@ pub enum Action {
     Kill {
         /// Which.
         worker: WorkerId,
+    },
+    /// A generation comes into being. Whoever ordered it may have brought another command; if not it runs that of `base`.
+    /// Before any [`Action::Spawn`] of it.
+    Begin {
+        /// Whose order it is.
+        ticket: Ticket,
+        /// The new one.
+        generation: Generation,
+        /// The last good one, to which the service returns if this one is refused.
+        base: Generation,
+    },
+    /// An order is done or will not be. Once per [`Input::Order`], before [`Action::Finish`].
+    Answer {
+        /// Which.
+        ticket: Ticket,
+        /// What came of it.
+        answer: Answer,
     },
     /// Tell whoever watches.
     Emit(Event),
@@ -204,6 +221,8 @@ pub enum Event {
         status: Exit,
         /// It had been told to leave, and not for a fault.
         expected: bool,
+        /// What it did wrong, or what was done to it.
+        failure: Option<Failure>,
         /// How long it lived.
         uptime: Duration,
     },
@@ -244,8 +263,6 @@ pub enum Event {
         /// The new one.
         generation: Generation,
     },
-    /// A reload is under way; this one comes after it. Further ones fall together with it.
-    ReloadQueued,
     /// The new generation serves in every slot: no way back. The old one may still be draining.
     ReloadServing {
         /// The new one.
@@ -276,15 +293,62 @@ pub enum Event {
         /// From now on.
         to: usize,
     },
-    /// A reload is under way; the number of instances changes after it.
-    ScaleQueued {
-        /// From then on.
-        to: usize,
+    /// All workers, or the one in this slot, are told to leave, to be started anew when they are gone. Answered by exactly
+    /// one [`Event::RestartDone`] or [`Event::RestartAborted`].
+    RestartStarted {
+        /// Which one, if it is one.
+        slot: Option<Slot>,
+        /// What will run.
+        generation: Generation,
     },
-    /// A request that cannot be done.
+    /// All that were started anew are ready.
+    RestartDone {
+        /// Which one, if it was one.
+        slot: Option<Slot>,
+        /// Since it began.
+        took: Duration,
+    },
+    /// One of those that were started anew failed before it was ready, or the service stops. What follows is up to the
+    /// restart policy.
+    RestartAborted {
+        /// Which one, if it was one.
+        slot: Option<Slot>,
+        /// What was wrong.
+        cause: AbortCause,
+    },
+    /// Another worker of the same generation comes, to take over from this one. Answered by exactly one
+    /// [`Event::RenewDone`] or [`Event::RenewAborted`].
+    RenewStarted {
+        /// Which.
+        worker: WorkerId,
+        /// Where.
+        slot: Slot,
+    },
+    /// The old one is gone, the other serves.
+    RenewDone {
+        /// Where.
+        slot: Slot,
+        /// Since it began.
+        took: Duration,
+    },
+    /// The other failed, or the service stops. The old one serves on.
+    RenewAborted {
+        /// Where.
+        slot: Slot,
+        /// What was wrong.
+        cause: AbortCause,
+    },
+    /// An order waits until the change under way has got past its dangerous part.
+    Queued {
+        /// Which.
+        order: Order,
+    },
+    /// The service is run differently from now on.
+    Configured,
+    /// An order that cannot be obeyed.
     Refused {
         /// Which.
-        request: Request,
+        order: Order,
         /// Why not.
         reason: Refusal,
     },
@@ -323,30 +387,6 @@ pub enum Event {
     },
 }
 
-/// A request that may be refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// [`Input::Start`].
-    Start,
-    /// [`Input::Reload`].
-    Reload,
-    /// [`Input::Scale`] to this many.
-    Scale(usize),
-}
-
-/// Why a request was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The service runs already.
-    AlreadyStarted,
-    /// The service was not started.
-    NotStarted,
-    /// The service is stopping or has ended.
-    Stopping,
-    /// Not from 1 to [`MAX_INSTANCES`](super::MAX_INSTANCES).
-    OutOfRange,
-}
-
 /// What a worker did wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -363,6 +403,8 @@ pub enum Failure {
     Disconnected,
     /// It was stuck.
     Unhealthy(String),
+    /// The kernel ended it for the memory it used.
+    OutOfMemory,
 }
 
 /// Why nobody tries to start a worker any more.
@@ -386,26 +428,14 @@ pub enum GiveUp {
     },
 }
 
-/// Why a reload was not finished.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AbortCause {
-    /// A worker of the new generation failed.
-    Failed {
-        /// Which.
-        worker: WorkerId,
-        /// What it did.
-        failure: Failure,
-    },
-    /// The service stops.
-    Stopping,
-}
-
 /// Why a worker has to go, or to go faster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Why {
-    /// One of the new generation serves in its place.
+    /// Another serves in its place, or is about to.
     Replaced,
+    /// It is to be started anew.
+    Restarted,
     /// Fewer instances are wanted.
     ScaledDown,
     /// The service stops.
@@ -433,6 +463,7 @@ impl fmt::Display for Failure {
             Self::NotListening(after) => write!(f, "did not listen within {after:?}, its predecessor did"),
             Self::Disconnected => f.write_str("closed its channel and did not exit"),
             Self::Unhealthy(reason) => write!(f, "was stuck: {reason}"),
+            Self::OutOfMemory => f.write_str("used more memory than it may and was ended by the kernel"),
         }
     }
 }
@@ -456,36 +487,17 @@ impl fmt::Display for GiveUp {
     }
 }
 
-impl fmt::Display for AbortCause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Failed { worker, failure } => write!(f, "worker {worker} of the new generation {failure}"),
-            Self::Stopping => f.write_str("the service stops"),
-        }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::AlreadyStarted => "it runs already",
-            Self::NotStarted => "it was not started",
-            Self::Stopping => "it is stopping",
-            Self::OutOfRange => "instances must be from 1 to 1024",
-        })
-    }
-}
-
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Replaced => f.write_str("the new generation serves in its place"),
+            Self::Replaced => f.write_str("another takes its place"),
+            Self::Restarted => f.write_str("it is started anew"),
             Self::ScaledDown => f.write_str("fewer instances are wanted"),
             Self::Stopping => f.write_str("the service stops"),
             Self::StopNow => f.write_str("the service stops at once"),
             Self::ReloadAborted => f.write_str("its generation was refused"),
             Self::Failed(failure) => write!(f, "it {failure}"),
-            Self::Drained => f.write_str("it has drained and did not exit"),
+            Self::Drained => f.write_str("it has drained, or a signal is all that it hears"),
             Self::DrainTimeout => f.write_str("it took too long to drain"),
             Self::StopTimeout => f.write_str("it took too long to stop"),
         }

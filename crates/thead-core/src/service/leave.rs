@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{AbortCause, Action, Event, Failure, GiveUp, Life, Outcome, Service, Why};
-use crate::id::WorkerId;
+use super::{Action, Event, Failure, GiveUp, Life, Outcome, Service, Why};
+use crate::id::{Ticket, WorkerId};
 use crate::worker::{Doom, State};
 
 /// How long a worker may live without its channel before it is terminated: 2 s. The end of the channel and the end of the
@@ -17,7 +17,8 @@ pub const ABORT_GRACE: Duration = Duration::from_secs(2);
 pub const UNKILLABLE: Duration = Duration::from_secs(5);
 
 impl Service {
-    pub(super) fn stop(&mut self, now: Instant) {
+    pub(super) fn stop(&mut self, now: Instant, ticket: Ticket) {
+        self.stops.push(ticket);
         match self.life {
             Life::New => self.finish(Outcome::Stopped),
             Life::Running => {
@@ -29,7 +30,8 @@ impl Service {
         }
     }
 
-    pub(super) fn stop_now(&mut self, now: Instant) {
+    pub(super) fn stop_now(&mut self, now: Instant, ticket: Ticket) {
+        self.stops.push(ticket);
         match self.life {
             Life::New => return self.finish(Outcome::Stopped),
             Life::Finished => return,
@@ -45,13 +47,6 @@ impl Service {
         }
     }
 
-    /// Nothing that was begun will be finished.
-    fn call_off(&mut self) {
-        if self.rollout.is_some() {
-            self.report_abort(AbortCause::Stopping);
-        }
-    }
-
     /// Gives the whole service up.
     pub(super) fn fail(&mut self, now: Instant, reason: GiveUp) {
         self.emit(Event::Failed { reason: reason.clone() });
@@ -59,6 +54,7 @@ impl Service {
     }
 
     fn end(&mut self, now: Instant, outcome: Outcome) {
+        self.call_off();
         self.life = Life::Ending(outcome);
         for id in self.ids() {
             self.leave(now, id, Why::Stopping);
@@ -135,12 +131,11 @@ impl Service {
     /// A worker that is wanted did wrong. Its slot is free when it is gone: a service whose processes cannot be killed shall
     /// not fill the box with them.
     pub(super) fn fault(&mut self, now: Instant, id: WorkerId, failure: Failure) {
-        let on_trial = self.rolling_out();
         let Some(worker) = self.workers.get_mut(&id) else {
             return;
         };
         worker.fault = Some(failure.clone());
-        if on_trial == Some(worker.generation) {
+        if self.workers.get(&id).is_some_and(|worker| self.is_on_trial(id, worker)) {
             self.abort(now, id, failure);
         } else {
             self.expel(now, id, failure);
@@ -204,7 +199,7 @@ impl Service {
         }
     }
 
-    fn ids(&self) -> Vec<WorkerId> {
+    pub(super) fn ids(&self) -> Vec<WorkerId> {
         self.workers.keys().copied().collect()
     }
 }

@@ -1,116 +1,130 @@
-//! Reload and scale: how a generation takes over, and how the number of slots changes.
+//! Reload: how a generation takes over.
 
 use std::time::Instant;
 
-use super::{AbortCause, Action, Event, Failure, Holder, Life, MAX_INSTANCES, Refusal, Request, Seat, Service, Why};
-use crate::id::{Generation, WorkerId};
+use super::change::{Course, Kind};
+use super::{AbortCause, Action, Answer, Event, Holder, Seat, Service, Why};
+use crate::id::{Generation, Ticket, WorkerId};
 use crate::worker::{Phase, State, Worker};
 
 /// A reload under way.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Rollout {
-    generation: Generation,
-    asked: Instant,
-    pub(super) stage: Stage,
+    pub(super) generation: Generation,
+    stage: Stage,
 }
 
 /// ```text
 /// Replacing ──every slot is held by the new generation──► Settling ──the old one is gone──► done
 ///     └──one of the new generation fails──► aborted
 /// ```
-#[derive(Debug)]
-pub(super) enum Stage {
-    /// Candidates come; `soaked` as soon as one of them has lived through the soak.
-    Replacing { soaked: bool },
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    /// Candidates come; `proven` as soon as one of them has lived through the soak.
+    Replacing { proven: bool },
     /// The old generation drains.
     Settling,
 }
 
 impl Rollout {
+    /// There is a way back.
+    pub(super) fn may_be_refused(&self) -> bool {
+        matches!(self.stage, Stage::Replacing { .. })
+    }
+
     /// None of its workers has lived through the soak.
-    pub(super) fn unproven(&self) -> bool {
-        matches!(self.stage, Stage::Replacing { soaked: false })
+    fn is_unproven(&self) -> bool {
+        matches!(self.stage, Stage::Replacing { proven: false })
     }
 }
 
 impl Service {
-    pub(super) fn reload(&mut self, now: Instant) {
-        match self.life {
-            Life::New => self.refuse(Request::Reload, Refusal::NotStarted),
-            Life::Ending(_) => self.refuse(Request::Reload, Refusal::Stopping),
-            Life::Finished => {}
-            Life::Running if self.rollout.is_some() => {
-                self.reload_queued = true;
-                self.emit(Event::ReloadQueued);
-            }
-            Life::Running => self.begin(now),
+    pub(super) fn reload(&mut self, now: Instant, ticket: Ticket) {
+        let generation = self.next_generation(ticket);
+        let stage = Stage::Replacing { proven: false };
+        self.course = Some(Course {
+            ticket,
+            begun: now,
+            kind: Kind::Reload(Rollout { generation, stage }),
+        });
+        self.emit(Event::ReloadStarted { generation });
+    }
+
+    fn rollout(&self) -> Option<Rollout> {
+        match self.course?.kind {
+            Kind::Reload(rollout) => Some(rollout),
+            Kind::Restart(_) | Kind::Renew(_) => None,
         }
     }
 
-    fn begin(&mut self, now: Instant) {
-        self.newest = Generation(self.newest.0 + 1);
-        self.rollout = Some(Rollout {
-            generation: self.newest,
-            asked: now,
-            stage: Stage::Replacing { soaked: false },
-        });
-        self.emit(Event::ReloadStarted {
-            generation: self.newest,
-        });
+    /// A generation is on its way and may still be refused: it fills the empty slots.
+    pub(super) fn is_rolling_out(&self) -> bool {
+        self.rollout().is_some_and(|rollout| rollout.may_be_refused())
     }
 
-    /// The generation that is on its way and may still be refused.
-    pub(super) fn rolling_out(&self) -> Option<Generation> {
-        self.rollout
-            .as_ref()
-            .filter(|rollout| matches!(rollout.stage, Stage::Replacing { .. }))
-            .map(|r| r.generation)
+    /// Another generation is on its way, or has just taken over.
+    pub(super) fn is_reloading(&self) -> bool {
+        self.rollout().is_some()
     }
 
-    /// Takes the next step of a reload, or of what waits for its end; false if there is none.
-    pub(super) fn proceed(&mut self, now: Instant) -> bool {
-        if let Some(Rollout {
-            generation,
-            asked,
-            stage,
-        }) = &self.rollout
-        {
-            let (generation, asked) = (*generation, *asked);
-            let took = now.saturating_duration_since(asked);
-            if matches!(stage, Stage::Replacing { .. }) {
+    /// A candidate that is ready now is watched for a while.
+    pub(super) fn soaks(&self) -> bool {
+        self.rollout().is_some_and(|rollout| rollout.is_unproven())
+    }
+
+    /// Takes the next step of a reload; false if there is none.
+    pub(super) fn roll(&mut self, now: Instant, course: Course, rollout: Rollout) -> bool {
+        let Rollout { generation, stage } = rollout;
+        let took = now.saturating_duration_since(course.begun);
+        match stage {
+            Stage::Replacing { proven } => {
                 if !self.seats.iter().all(|seat| self.holds(seat, generation)) {
-                    return self.fill(generation);
+                    return self.make_room(now, generation, proven) | self.fill(generation);
                 }
-                self.rollout = Some(Rollout {
-                    generation,
-                    asked,
-                    stage: Stage::Settling,
+                let stage = Stage::Settling;
+                self.course = Some(Course {
+                    kind: Kind::Reload(Rollout { generation, stage }),
+                    ..course
                 });
                 self.generation = generation;
                 self.budget.refill();
                 self.emit(Event::ReloadServing { generation, took });
-                return true;
             }
-            if self
-                .workers
-                .values()
-                .all(|worker| worker.generation == generation || worker.stuck())
-            {
-                self.rollout = None;
+            Stage::Settling => {
+                let is_gone = |worker: &Worker| worker.generation == generation || worker.stuck();
+                if !self.workers.values().all(is_gone) {
+                    return false;
+                }
+                self.course = None;
+                self.answer(course.ticket, Answer::Done);
                 self.emit(Event::ReloadDone { generation, took });
-                return true;
             }
         }
-        if let Some(instances) = self.scale_queued.take() {
-            self.rescale(now, instances);
-            return true;
+        true
+    }
+
+    /// Lets as many of the old generation go as may be missed; false if none. Nobody is missed for a generation that is not
+    /// proven.
+    fn make_room(&mut self, now: Instant, generation: Generation, proven: bool) -> bool {
+        let unavailable = self.seats.iter().filter(|seat| !self.serves(seat)).count();
+        let spare = self.config.reload.max_unavailable.saturating_sub(unavailable);
+        if !proven || spare == 0 {
+            return false;
         }
-        if self.reload_queued && self.rollout.is_none() {
-            self.reload_queued = false;
-            self.begin(now);
-            return true;
+        let old: Vec<usize> = (0..self.seats.len())
+            .filter(|seat| {
+                let seat = &self.seats[*seat];
+                seat.candidate.is_none() && self.serves(seat) && !self.holds(seat, generation)
+            })
+            .take(spare)
+            .collect();
+        for seat in &old {
+            let holder = std::mem::replace(&mut self.seats[*seat].holder, Holder::Vacant);
+            if let Holder::Worker(id) = holder {
+                self.leave(now, id, Why::Replaced);
+            }
         }
-        false
+        !old.is_empty()
     }
 
     /// Spawns as many candidates as the surge allows, first where nobody serves; false if none.
@@ -134,6 +148,11 @@ impl Service {
         self.workers.get(id).filter(|worker| !worker.leaving())
     }
 
+    fn serves(&self, seat: &Seat) -> bool {
+        self.staying(seat)
+            .is_some_and(|worker| matches!(worker.state, State::Ready))
+    }
+
     fn holds(&self, seat: &Seat, generation: Generation) -> bool {
         self.staying(seat).is_some_and(|worker| worker.generation == generation)
     }
@@ -150,12 +169,13 @@ impl Service {
         seat.deaths = 0;
         seat.listened |= worker.listened;
         let old = std::mem::replace(&mut seat.holder, Holder::Worker(id));
-        if let Some(Rollout {
-            stage: Stage::Replacing { soaked },
-            ..
-        }) = &mut self.rollout
-        {
-            *soaked = true;
+        match self.course.as_mut().map(|course| &mut course.kind) {
+            Some(Kind::Reload(Rollout {
+                stage: Stage::Replacing { proven },
+                ..
+            })) => *proven = true,
+            Some(Kind::Renew(renewal)) => *renewal = renewal.promoted(),
+            _ => {}
         }
         let replaces = if let Holder::Worker(old) = old { Some(old) } else { None };
         self.actions.push_back(Action::Open { worker: id });
@@ -169,37 +189,8 @@ impl Service {
         }
     }
 
-    /// A worker of the new generation failed: the generation is refused. Whoever serves, serves on.
-    pub(super) fn abort(&mut self, now: Instant, id: WorkerId, failure: Failure) {
-        self.report_abort(AbortCause::Failed {
-            worker: id,
-            failure: failure.clone(),
-        });
-        let first = self.config.restart.backoff.first;
-        for seat in 0..self.seats.len() {
-            let seat = &mut self.seats[seat];
-            let candidate = seat.candidate.take();
-            if seat.holder == Holder::Worker(id) {
-                // Back to the last good generation, and not at the expense of the restart budget.
-                seat.holder = Holder::Waiting { until: now + first };
-                self.expel(now, id, failure.clone());
-            }
-            if let Some(candidate) = candidate {
-                let why = if candidate == id {
-                    Why::Failed(failure.clone())
-                } else {
-                    Why::ReloadAborted
-                };
-                self.kill(now, candidate, why);
-            }
-        }
-    }
-
-    /// Ends the reload and says what runs.
-    pub(super) fn report_abort(&mut self, cause: AbortCause) {
-        let Some(Rollout { generation, .. }) = self.rollout.take() else {
-            return;
-        };
+    /// Says that a generation was refused, and what runs.
+    pub(super) fn report_refused(&mut self, generation: Generation, cause: AbortCause) {
         let mut running: Vec<(Generation, usize)> = Vec::new();
         for worker in self
             .workers
@@ -222,31 +213,6 @@ impl Service {
         });
     }
 
-    pub(super) fn scale(&mut self, now: Instant, instances: usize) {
-        let refusal = match self.life {
-            Life::Finished => return,
-            Life::New => Some(Refusal::NotStarted),
-            Life::Ending(_) => Some(Refusal::Stopping),
-            Life::Running => (!(1..=MAX_INSTANCES).contains(&instances)).then_some(Refusal::OutOfRange),
-        };
-        if let Some(reason) = refusal {
-            self.refuse(Request::Scale(instances), reason);
-        } else if self.rolling_out().is_some() {
-            self.scale_queued = Some(instances);
-            self.emit(Event::ScaleQueued { to: instances });
-        } else {
-            self.rescale(now, instances);
-        }
-    }
-
-    fn rescale(&mut self, now: Instant, instances: usize) {
-        self.emit(Event::Scaled {
-            from: self.seats.len(),
-            to: instances,
-        });
-        self.resize(now, instances);
-    }
-
     /// Adds workers, or lets those in the highest slots go.
     pub(super) fn resize(&mut self, now: Instant, instances: usize) {
         let from = self.seats.len();
@@ -256,6 +222,7 @@ impl Service {
                 holder: Holder::Worker(worker),
                 candidate: None,
                 deaths: 0,
+                restarts: 0,
                 listened: false,
             });
         }

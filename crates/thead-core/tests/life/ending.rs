@@ -1,13 +1,13 @@
 //! A stop always ends.
 
 use thead_core::id::WorkerId;
-use thead_core::service::{Action, Config, ConfigError, Event, Input, Outcome, Ready, Service};
+use thead_core::service::{Action, Config, ConfigError, Event, Input, Order, Outcome, Ready, Service};
 
 use crate::world::{OnDrain, Program, World, ms, s};
 
 fn stopped(program: Program) -> World {
     let mut world = World::settled(Config::default(), move |_| program.clone());
-    world.input(Input::Stop);
+    world.order(Order::Stop);
     world.rest();
     assert_eq!(world.outcome, Some(Outcome::Stopped));
     world
@@ -93,9 +93,9 @@ fn a_drain_that_hangs_is_aborted() {
         ..Program::healthy()
     };
     let mut world = World::new(Config::default(), move |_| program.clone());
-    world.input(Input::Start);
+    world.order(Order::Start);
     world.run_for(s(7));
-    world.input(Input::Stop);
+    world.order(Order::Stop);
     world.rest();
     assert_eq!(told(&world), [(0, "drain alone"), (1_001, "abort"), (3_001, "kill")]);
 }
@@ -109,9 +109,9 @@ fn who_is_still_starting_when_the_service_stops_is_terminated_at_once() {
         },
         |_| Program::healthy(),
     );
-    world.input(Input::Start);
+    world.order(Order::Start);
     world.run_for(ms(20));
-    world.input(Input::Stop);
+    world.order(Order::Stop);
     world.rest();
     assert_eq!(told(&world), [(0, "terminate")]);
     assert_eq!(world.orders.last(), Some(&(ms(21), Action::Finish(Outcome::Stopped))));
@@ -123,8 +123,8 @@ fn who_is_not_even_spawned_when_the_service_stops_is_terminated_when_it_is() {
         boot: s(2),
         ..Program::healthy()
     });
-    world.input(Input::Start);
-    world.input(Input::Stop);
+    world.order(Order::Start);
+    world.order(Order::Stop);
     world.rest();
     assert_eq!(told(&world), [(0, "terminate")]);
     assert_eq!((world.outcome.clone(), world.running()), (Some(Outcome::Stopped), 0));
@@ -137,9 +137,9 @@ fn the_second_signal_is_meant_for_those_too_that_are_not_even_spawned() {
         term: None,
         ..Program::healthy()
     });
-    world.input(Input::Start);
-    world.input(Input::Stop);
-    world.later(s(1), Input::StopNow);
+    world.order(Order::Start);
+    world.order(Order::Stop);
+    world.later(s(1), Order::StopNow);
     world.rest();
     assert_eq!(told(&world), [(0, "kill")]);
 }
@@ -150,8 +150,8 @@ fn a_process_that_comes_when_nobody_waits_for_it_any_more_is_killed() {
         boot: s(20),
         ..Program::healthy()
     });
-    world.input(Input::Start);
-    world.input(Input::Stop);
+    world.order(Order::Start);
+    world.order(Order::Stop);
     world.run_for(s(6));
     assert_eq!(world.outcome, Some(Outcome::Stopped));
     world.rest();
@@ -172,9 +172,9 @@ fn the_second_signal_kills_at_once() {
             ..Program::healthy()
         },
     );
-    world.input(Input::Stop);
-    world.input(Input::Stop);
-    world.later(ms(500), Input::StopNow);
+    world.order(Order::Stop);
+    world.order(Order::Stop);
+    world.later(ms(500), Order::StopNow);
     world.rest();
     assert_eq!(told(&world), [(0, "drain alone"), (500, "kill")]);
     assert_eq!((world.outcome.clone(), world.running()), (Some(Outcome::Stopped), 0));
@@ -186,8 +186,8 @@ fn a_stop_that_overtakes_a_drain_says_that_there_is_no_successor_any_more() {
         drain: OnDrain::Exits(s(10)),
         ..Program::healthy()
     });
-    world.input(Input::Reload);
-    world.later(s(5), Input::Stop);
+    world.order(Order::Reload);
+    world.later(s(5), Order::Stop);
     world.rest();
     let told = told(&world);
     assert_eq!(
@@ -198,9 +198,9 @@ fn a_stop_that_overtakes_a_drain_says_that_there_is_no_successor_any_more() {
 
 #[test]
 fn a_service_that_was_not_started_stops_at_once() {
-    for stop in [Input::Stop, Input::StopNow] {
+    for stop in [Order::Stop, Order::StopNow] {
         let mut world = World::new(Config::default(), |_| Program::healthy());
-        world.input(stop);
+        world.order(stop);
         assert_eq!(world.outcome, Some(Outcome::Stopped));
     }
 }
@@ -210,14 +210,14 @@ fn after_the_end_nothing_is_answered() {
     let mut world = stopped(Program::healthy());
     let orders = world.orders.len();
     let events = world.events.len();
-    for input in [
-        Input::Start,
-        Input::Reload,
-        Input::Scale(3),
-        Input::Stop,
-        Input::StopNow,
+    for order in [
+        Order::Start,
+        Order::Reload,
+        Order::Scale(3),
+        Order::Stop,
+        Order::StopNow,
     ] {
-        world.input(input);
+        world.order(order);
     }
     world.input(Input::Listening { worker: WorkerId(1) });
     assert_eq!((world.orders.len(), world.events.len()), (orders, events));

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use thead_core::id::{Generation, WorkerId};
-use thead_core::service::{Action, Config, Event, Input, Outcome, Service, UNKILLABLE, Why};
+use thead_core::id::{Generation, Ticket, WorkerId};
+use thead_core::service::{Action, Answer, Config, Event, Input, Order, Outcome, Service, UNKILLABLE, Why};
 use thead_core::worker::{Phase, Slot};
 
 #[derive(Debug)]
@@ -22,6 +22,12 @@ struct Seen {
     signalled: Option<Instant>,
     killed: bool,
     left: Option<Instant>,
+    /// How long it may drain, as it was when it was told to.
+    drain: Duration,
+    /// It was told to leave for a restart.
+    restarted: bool,
+    /// It did not run yet when the restart began.
+    doomed: bool,
     stuck: bool,
 }
 
@@ -34,9 +40,18 @@ impl Seen {
 #[derive(Debug)]
 struct Trial {
     generation: Generation,
+    /// The only one, or all.
+    slot: Option<Slot>,
     /// As many served when it began, less those that were lost by themselves.
     floor: usize,
     soaked: bool,
+    /// The most that were allowed since it began, and those that may be missed.
+    surge: usize,
+    missed: usize,
+}
+
+fn longest(config: &Config) -> Duration {
+    config.stop.drain + config.stop.timeout
 }
 
 #[derive(Debug)]
@@ -47,31 +62,48 @@ pub(crate) struct Laws {
     workers: BTreeMap<WorkerId, Seen>,
     newest: WorkerId,
     good: Generation,
-    /// A reload that may still be refused.
+    /// A reload or renewal that may still be refused.
     trial: Option<Trial>,
-    /// A reload that was begun and not answered.
-    reloading: Option<Generation>,
+    /// What was begun and not answered.
+    change: Option<Change>,
+    /// The newest there was.
+    generation: Generation,
     restarts: VecDeque<Instant>,
     stopping: Option<(Instant, bool)>,
     finished: bool,
     opened_now: Vec<WorkerId>,
+    /// Orders that were not answered.
+    open: BTreeMap<Ticket, Order>,
+    /// The longest that somebody who leaves may take, under any of the settings so far.
+    longest: Duration,
+}
+
+/// One change at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Reload(Generation),
+    Restart(Option<Slot>),
+    Renew(Slot),
 }
 
 impl Laws {
     pub(crate) fn new(config: Config) -> Self {
         Self {
             instances: config.instances,
-            config,
             lag: Duration::ZERO,
             workers: BTreeMap::new(),
             newest: WorkerId(0),
             good: Generation(1),
             trial: None,
-            reloading: None,
+            change: None,
+            generation: Generation(1),
             restarts: VecDeque::new(),
             stopping: None,
             finished: false,
             opened_now: Vec::new(),
+            open: BTreeMap::new(),
+            longest: longest(&config),
+            config,
         }
     }
 
@@ -102,8 +134,14 @@ impl Laws {
                     seen.faulty |= seen.answered;
                 }
             }
-            Input::Stop if self.stopping.is_none() => self.stopping = Some((now, false)),
-            Input::StopNow => self.stopping = Some((now, true)),
+            Input::Order { ticket, order } if !self.finished => {
+                assert_eq!(self.open.insert(*ticket, order.clone()), None);
+                match order {
+                    Order::Stop if self.stopping.is_none() => self.stopping = Some((now, false)),
+                    Order::StopNow => self.stopping = Some((now, true)),
+                    _ => {}
+                }
+            }
             _ => {}
         }
         let lost = serving - self.serving();
@@ -150,6 +188,12 @@ impl Laws {
                 seen.killed = true;
                 seen.left.get_or_insert(now);
             }
+            Action::Begin {
+                ticket,
+                generation,
+                base,
+            } => self.begun(*ticket, *generation, *base),
+            Action::Answer { ticket, answer } => self.answered(*ticket, answer),
             Action::Emit(event) => self.event(now, event),
             Action::Finish(outcome) => self.finish(now, outcome),
         }
@@ -170,8 +214,19 @@ impl Laws {
             (slot.0 as usize) < self.instances,
             "slots are numbered from 0 without a gap"
         );
+        if let Some(Change::Restart(of)) = self.change
+            && of.is_none_or(|of| of == slot)
+        {
+            let leaves = |seen: &Seen| seen.restarted && !seen.stuck;
+            assert!(
+                !self.workers.values().any(leaves),
+                "a restart lets the old ones go first"
+            );
+        }
         let expected = if gated {
-            self.trial.as_ref().map(|trial| trial.generation)
+            let trial = self.trial.as_ref();
+            assert!(trial.is_some_and(|trial| trial.slot.is_none_or(|of| of == slot)));
+            trial.map(|trial| trial.generation)
         } else {
             Some(self.good)
         };
@@ -194,6 +249,9 @@ impl Laws {
             signalled: None,
             killed: false,
             left: None,
+            drain: Duration::ZERO,
+            restarted: false,
+            doomed: false,
             stuck: false,
         };
         self.workers.insert(worker, seen);
@@ -215,7 +273,35 @@ impl Laws {
             "the first one has lived through the soak"
         );
         trial.soaked = true;
+        if trial.slot.is_some() {
+            // A renewal has no way back from here.
+            self.trial = None;
+        }
         self.opened_now.push(worker);
+    }
+
+    fn begun(&mut self, ticket: Ticket, generation: Generation, base: Generation) {
+        assert!(matches!(self.open[&ticket], Order::Reload | Order::Restart));
+        assert!(generation > self.generation, "generations are not used again");
+        assert_eq!(base, self.good);
+        self.generation = generation;
+    }
+
+    fn answered(&mut self, ticket: Ticket, answer: &Answer) {
+        let order = self.open.remove(&ticket);
+        let order = order.unwrap_or_else(|| panic!("{answer:?} to what was answered or never asked"));
+        if let (Answer::Done, Order::Scale(instances)) = (answer, &order) {
+            assert_eq!(self.instances, *instances);
+        }
+    }
+
+    /// Nothing more will happen.
+    pub(crate) fn at_rest(&self) {
+        assert!(self.open.is_empty(), "each order is answered: {:?}", self.open);
+    }
+
+    fn begins(&mut self, change: Change) {
+        assert_eq!(self.change.replace(change), None, "one change at a time");
     }
 
     fn event(&mut self, now: Instant, event: &Event) {
@@ -227,6 +313,12 @@ impl Laws {
             }
             Event::Draining { worker, why } | Event::Terminating { worker, why } | Event::Killing { worker, why } => {
                 self.accused(now, *worker, why);
+                let drain = self.config.stop.drain;
+                let seen = self.workers.get_mut(worker).unwrap();
+                seen.restarted |= *why == Why::Restarted;
+                if matches!(event, Event::Draining { .. }) {
+                    seen.drain = drain;
+                }
             }
             Event::Stuck { worker } => {
                 let seen = self.workers.get_mut(worker).unwrap();
@@ -249,13 +341,49 @@ impl Laws {
                 );
             }
             Event::ReloadStarted { generation } => {
-                assert!(self.reloading.is_none(), "one change at a time");
-                self.reloading = Some(*generation);
+                self.begins(Change::Reload(*generation));
                 self.trial = Some(Trial {
                     generation: *generation,
+                    slot: None,
                     floor: self.serving(),
                     soaked: false,
+                    surge: self.config.reload.surge,
+                    missed: self.config.reload.max_unavailable,
                 });
+            }
+            Event::RenewStarted { slot, .. } => {
+                self.begins(Change::Renew(*slot));
+                self.trial = Some(Trial {
+                    generation: self.good,
+                    slot: Some(*slot),
+                    floor: self.serving(),
+                    soaked: true,
+                    surge: 1,
+                    missed: 0,
+                });
+            }
+            Event::RestartStarted { slot, generation } => {
+                self.begins(Change::Restart(*slot));
+                if slot.is_none() {
+                    self.good = *generation;
+                    self.restarts.clear();
+                }
+                assert_eq!(self.good, *generation);
+                let is_meant = |seen: &Seen| !seen.answered && slot.is_none_or(|of| of == seen.slot);
+                for seen in self.workers.values_mut().filter(|seen| is_meant(seen)) {
+                    seen.doomed = true;
+                }
+            }
+            Event::RestartDone { slot, .. } | Event::RestartAborted { slot, .. } => {
+                assert_eq!(self.change.take(), Some(Change::Restart(*slot)), "answered once");
+            }
+            Event::RenewDone { slot, .. } => {
+                assert_eq!(self.change.take(), Some(Change::Renew(*slot)), "answered once");
+            }
+            Event::RenewAborted { slot, .. } => {
+                assert_eq!(self.change.take(), Some(Change::Renew(*slot)), "answered once");
+                self.keep_floor();
+                self.trial = None;
             }
             Event::ReloadServing { generation, .. } => {
                 self.good = *generation;
@@ -263,7 +391,7 @@ impl Laws {
                 self.restarts.clear();
             }
             Event::ReloadDone { generation, .. } => {
-                assert_eq!(self.reloading.take(), Some(*generation), "a reload is answered once");
+                assert_eq!(self.change.take(), Some(Change::Reload(*generation)), "answered once");
                 assert!(
                     self.workers
                         .values()
@@ -273,7 +401,7 @@ impl Laws {
             Event::ReloadAborted {
                 generation, running, ..
             } => {
-                assert_eq!(self.reloading.take(), Some(*generation), "a reload is answered once");
+                assert_eq!(self.change.take(), Some(Change::Reload(*generation)), "answered once");
                 self.keep_floor();
                 self.trial = None;
                 assert_eq!(running.iter().map(|(_, count)| count).sum::<usize>(), self.serving());
@@ -283,6 +411,22 @@ impl Laws {
                 assert!(self.trial.is_none(), "the number does not change during a reload");
                 self.instances = *to;
             }
+            Event::Configured => {
+                let mut configured = self.open.values().filter_map(|order| match order {
+                    Order::Configure(config) => Some(config),
+                    _ => None,
+                });
+                self.config = *configured.next_back().unwrap().clone();
+                self.longest = self.longest.max(longest(&self.config));
+                let reload = &self.config.reload;
+                if let Some(trial) = self.trial.as_mut().filter(|trial| trial.slot.is_none()) {
+                    trial.surge = trial.surge.max(reload.surge);
+                    trial.missed = trial.missed.max(reload.max_unavailable);
+                }
+                if self.newest == WorkerId(0) {
+                    self.instances = self.config.instances;
+                }
+            }
             Event::Failed { .. } if self.stopping.is_none() => self.stopping = Some((now, false)),
             _ => {}
         }
@@ -291,18 +435,23 @@ impl Laws {
     /// Nobody has to go without a reason.
     fn accused(&self, now: Instant, worker: WorkerId, why: &Why) {
         let seen = &self.workers[&worker];
-        let (slot, generation) = (seen.slot, seen.generation);
+        let slot = seen.slot;
         let reason = match why {
-            Why::Replaced if seen.ready.is_some() => self
-                .workers
-                .values()
-                .any(|new| new.slot == slot && new.generation > generation && new.opened),
+            Why::Replaced if seen.ready.is_some() => {
+                let may_be_missed = |trial: &Trial| trial.soaked && trial.missed > 0;
+                let is_newer = |(id, new): (&WorkerId, &Seen)| new.slot == slot && *id > worker && new.opened;
+                self.trial.as_ref().is_some_and(may_be_missed) || self.workers.iter().any(is_newer)
+            }
+            Why::Restarted => {
+                let now = matches!(self.change, Some(Change::Restart(of)) if of.is_none_or(|of| of == slot));
+                now || seen.doomed
+            }
             Why::ScaledDown => slot.0 as usize >= self.instances || seen.left.is_some() || !seen.opened,
             Why::Stopping | Why::StopNow => self.stopping.is_some(),
             Why::ReloadAborted => seen.gated && !seen.opened,
             Why::Failed(_) => !seen.healthy || seen.faulty,
             Why::Drained => !seen.drains.is_empty(),
-            Why::DrainTimeout => seen.left.is_some_and(|left| now >= left + self.config.stop.drain),
+            Why::DrainTimeout => seen.left.is_some_and(|left| now >= left + seen.drain),
             Why::StopTimeout => seen.signalled.is_some(),
             _ => true,
         };
@@ -313,9 +462,10 @@ impl Laws {
         if let Some(trial) = &self.trial
             && self.stopping.is_none()
         {
+            let missed = if trial.soaked { trial.missed } else { 0 };
             assert!(
-                self.serving() >= trial.floor,
-                "a reload never has fewer ready workers than before it"
+                self.serving() + missed >= trial.floor,
+                "a reload never has fewer ready workers than before it, but those that may be missed"
             );
         }
     }
@@ -326,7 +476,10 @@ impl Laws {
             self.workers.values().all(|seen| seen.stuck),
             "nobody is left behind unreported"
         );
-        assert!(self.reloading.is_none(), "a reload is answered before the end");
+        assert!(
+            self.change.is_none() && self.open.is_empty(),
+            "everything is answered before the end"
+        );
         if let Some((since, at_once)) = self.stopping {
             assert!(now - since <= self.patience(at_once), "a stop always ends");
         } else {
@@ -335,13 +488,8 @@ impl Laws {
     }
 
     fn patience(&self, at_once: bool) -> Duration {
-        let stop = &self.config.stop;
         // What was ordered and does not run yet is waited for, too.
-        let gently = if at_once {
-            Duration::ZERO
-        } else {
-            stop.drain + stop.timeout
-        };
+        let gently = if at_once { Duration::ZERO } else { self.longest };
         gently + UNKILLABLE * 2 + self.lag * 4
     }
 
@@ -389,10 +537,9 @@ impl Laws {
                 }) += 1;
             }
         }
-        let surge = if self.trial.is_some() {
-            self.config.reload.surge
-        } else {
-            0
+        let surge = match &self.trial {
+            Some(trial) => trial.surge,
+            None => 0,
         };
         if self.stopping.is_none() {
             assert!(

@@ -4,6 +4,7 @@
 
 mod ending;
 mod laws;
+mod orders;
 mod readiness;
 mod reloading;
 mod restarting;

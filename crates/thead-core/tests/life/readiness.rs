@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use thead_core::service::{AbortCause, Action, Config, Event, Failure, Input, Ready, Why};
+use thead_core::service::{AbortCause, Action, Config, Event, Failure, Order, Ready, Why};
 
 use crate::world::{Program, World, ms, s};
 
@@ -30,7 +30,7 @@ fn a_start_spawns_all_instances_at_once_and_ungated() {
         },
         |_| Program::healthy(),
     );
-    world.input(Input::Start);
+    world.order(Order::Start);
     assert_eq!(world.orders.len(), 4);
     assert!(
         world
@@ -86,7 +86,7 @@ fn at_first_start_a_worker_that_never_listens_is_taken_as_ready_with_a_warning()
 #[test]
 fn queue_workers_that_never_listen_can_be_reloaded() {
     let mut world = World::settled(Config::default(), |_| Program::silent());
-    world.input(Input::Reload);
+    world.order(Order::Reload);
     world.rest();
     assert_eq!(world.ready(), [(0, 2)]);
 }
@@ -95,7 +95,7 @@ fn queue_workers_that_never_listen_can_be_reloaded() {
 fn a_new_generation_that_does_not_listen_where_the_old_one_did_is_refused() {
     let mut world = World::settled(Config::default(), |_| Program::healthy());
     world.recast(|_| Program::silent());
-    world.input(Input::Reload);
+    world.order(Order::Reload);
     world.rest();
     assert_eq!(world.ready(), [(0, 1)]);
     let causes = world.seen(|event| match event {
@@ -117,7 +117,7 @@ fn what_a_slot_has_to_do_is_learned_from_who_served_there_and_not_from_who_was_r
     });
     let mut serving = Vec::new();
     for _ in 2..=5 {
-        world.input(Input::Reload);
+        world.order(Order::Reload);
         world.rest();
         serving.push(world.ready()[0].1);
     }
@@ -132,7 +132,7 @@ fn a_server_that_is_restarted_and_does_not_listen_again_is_a_fault_and_not_a_que
         true => Program::crashing(s(20)),
         false => Program::silent(),
     });
-    world.input(Input::Start);
+    world.order(Order::Start);
     world.run_for(s(35));
     let faults = world.seen(|event| match event {
         Event::Terminating {
@@ -147,7 +147,7 @@ fn a_server_that_is_restarted_and_does_not_listen_again_is_a_fault_and_not_a_que
 #[test]
 fn a_worker_that_has_to_say_ready_and_does_not_is_terminated_and_started_again() {
     let mut world = World::new(config(Ready::Message), |_| Program::healthy());
-    world.input(Input::Start);
+    world.order(Order::Start);
     world.run_for(s(11));
     assert_eq!(
         world.told(1),

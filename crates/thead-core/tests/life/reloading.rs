@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use thead_core::id::{Generation, WorkerId};
-use thead_core::service::{AbortCause, Action, Config, Event, Input, Refusal, Reload, Request};
+use thead_core::service::{AbortCause, Action, Config, Event, Input, Order, Refusal, Reload};
 use thead_core::worker::{Exit, Phase};
 
 use crate::world::{CRASHED, Call, OnDrain, Program, World, ms, s};
@@ -19,7 +19,7 @@ fn healthy(instances: usize) -> World {
 }
 
 fn reload(world: &mut World) {
-    world.input(Input::Reload);
+    world.order(Order::Reload);
     world.rest();
 }
 
@@ -56,7 +56,7 @@ fn a_reload_replaces_one_worker_after_the_other_and_opens_each_before_its_predec
 #[test]
 fn only_the_first_of_a_generation_soaks() {
     let mut world = healthy(4);
-    world.input(Input::Reload);
+    world.order(Order::Reload);
     let asked = world.elapsed();
     world.rest();
     let serving = world.seen(|event| matches!(event, Event::ReloadServing { .. }).then_some(()));
@@ -234,7 +234,7 @@ fn an_old_worker_that_dies_during_a_reload_is_replaced_by_a_new_one() {
             _ => Program::healthy(),
         },
     );
-    world.input(Input::Start);
+    world.order(Order::Start);
     world.run_for(s(20) - ms(500));
     reload(&mut world);
     assert_eq!(world.ready(), [(0, 2), (1, 2), (2, 2)]);
@@ -256,7 +256,7 @@ fn a_reload_mends_a_service_that_never_was_ready() {
             _ => Program::healthy(),
         },
     );
-    world.input(Input::Start);
+    world.order(Order::Start);
     world.run_for(ms(1020));
     reload(&mut world);
     assert_eq!(world.ready(), [(0, 2), (1, 2)]);
@@ -274,7 +274,7 @@ fn failed_starts_of_the_old_generation_do_not_end_a_service_whose_mended_one_is_
             _ => Program::healthy(),
         },
     );
-    world.input(Input::Start);
+    world.order(Order::Start);
     reload(&mut world);
     assert_eq!(world.ready(), [(0, 2), (1, 2), (2, 2), (3, 2)]);
 }
@@ -293,7 +293,7 @@ fn empty_slots_are_filled_first() {
     );
     world.recast(|_| Program::healthy());
     let begin = world.orders.len();
-    world.input(Input::Reload);
+    world.order(Order::Reload);
     let slots = world.orders[begin..].iter().map(|(_, order)| match order {
         Action::Spawn { slot, .. } => slot.0,
         other => panic!("{other:?}"),
@@ -305,7 +305,7 @@ fn empty_slots_are_filled_first() {
 fn a_hundred_reloads_in_a_second_are_done_one_at_a_time_and_the_last_one_counts() {
     let mut world = healthy(2);
     for request in 0..100 {
-        world.later(ms(10 * request), Input::Reload);
+        world.later(ms(10 * request), Order::Reload);
     }
     world.rest();
     assert_eq!(world.count(|event| matches!(event, Event::ReloadDone { .. })), 2);
@@ -321,8 +321,8 @@ fn a_reload_asked_for_during_one_that_is_refused_is_done_all_the_same() {
         2 => Program::crashing(ms(500)),
         _ => Program::healthy(),
     });
-    world.input(Input::Reload);
-    world.later(ms(100), Input::Reload);
+    world.order(Order::Reload);
+    world.later(ms(100), Order::Reload);
     world.rest();
     assert_eq!(world.ready(), [(0, 3), (1, 3)]);
 }
@@ -339,7 +339,7 @@ fn a_surge_of_three_brings_three_at_a_time_and_no_more() {
         ..Config::default()
     };
     let mut world = World::settled(config, |_| Program::healthy());
-    world.input(Input::Reload);
+    world.order(Order::Reload);
     world.run_for(ms(900));
     assert_eq!(world.running(), 8);
     world.rest();
@@ -350,9 +350,9 @@ fn a_surge_of_three_brings_three_at_a_time_and_no_more() {
 fn a_new_number_of_instances_waits_for_the_reload() {
     for (to, ready) in [(1, vec![(0, 2)]), (3, vec![(0, 2), (1, 2), (2, 2)])] {
         let mut world = healthy(2);
-        world.input(Input::Reload);
-        world.later(ms(100), Input::Scale(5));
-        world.later(ms(200), Input::Scale(to));
+        world.order(Order::Reload);
+        world.later(ms(100), Order::Scale(5));
+        world.later(ms(200), Order::Scale(to));
         world.rest();
         assert_eq!(world.ready(), ready);
         assert_eq!(
@@ -366,10 +366,10 @@ fn a_new_number_of_instances_waits_for_the_reload() {
 #[test]
 fn scaling_up_spawns_and_scaling_down_lets_the_highest_slots_go() {
     let mut world = healthy(2);
-    world.input(Input::Scale(4));
+    world.order(Order::Scale(4));
     world.rest();
     assert_eq!(world.ready(), [(0, 1), (1, 1), (2, 1), (3, 1)]);
-    world.input(Input::Scale(1));
+    world.order(Order::Scale(1));
     world.rest();
     assert_eq!(world.ready(), [(0, 1)]);
     assert!(world.told(1).is_empty());
@@ -379,9 +379,9 @@ fn scaling_up_spawns_and_scaling_down_lets_the_highest_slots_go() {
 #[test]
 fn a_stop_wins_over_a_reload() {
     let mut world = healthy(3);
-    world.input(Input::Reload);
-    world.input(Input::Reload);
-    world.later(ms(1100), Input::Stop);
+    world.order(Order::Reload);
+    world.order(Order::Reload);
+    world.later(ms(1100), Order::Stop);
     world.rest();
     assert!(world.outcome.is_some());
     assert_eq!(world.running(), 0);
@@ -404,31 +404,31 @@ fn what_cannot_be_done_is_refused_with_a_reason() {
         drain: OnDrain::Exits(s(5)),
         ..Program::healthy()
     });
-    world.input(Input::Reload);
-    world.input(Input::Scale(2));
-    world.input(Input::Start);
-    world.input(Input::Start);
-    world.input(Input::Scale(0));
-    world.input(Input::Scale(1025));
+    world.order(Order::Reload);
+    world.order(Order::Scale(2));
+    world.order(Order::Start);
+    world.order(Order::Start);
+    world.order(Order::Scale(0));
+    world.order(Order::Scale(1025));
     world.run_for(s(1));
-    world.input(Input::Stop);
-    world.input(Input::Reload);
-    world.input(Input::Scale(2));
-    world.input(Input::Start);
+    world.order(Order::Stop);
+    world.order(Order::Reload);
+    world.order(Order::Scale(2));
+    world.order(Order::Start);
     world.rest();
     let refused = world.seen(|event| match event {
-        Event::Refused { request, reason } => Some((*request, *reason)),
+        Event::Refused { order, reason } => Some((order.clone(), *reason)),
         _ => None,
     });
     let expected = [
-        (Request::Reload, Refusal::NotStarted),
-        (Request::Scale(2), Refusal::NotStarted),
-        (Request::Start, Refusal::AlreadyStarted),
-        (Request::Scale(0), Refusal::OutOfRange),
-        (Request::Scale(1025), Refusal::OutOfRange),
-        (Request::Reload, Refusal::Stopping),
-        (Request::Scale(2), Refusal::Stopping),
-        (Request::Start, Refusal::Stopping),
+        (Order::Reload, Refusal::NotStarted),
+        (Order::Scale(2), Refusal::NotStarted),
+        (Order::Start, Refusal::AlreadyStarted),
+        (Order::Scale(0), Refusal::OutOfRange),
+        (Order::Scale(1025), Refusal::OutOfRange),
+        (Order::Reload, Refusal::Stopping),
+        (Order::Scale(2), Refusal::Stopping),
+        (Order::Start, Refusal::Stopping),
     ];
     assert_eq!(
         refused.into_iter().map(|(_, refusal)| refusal).collect::<Vec<_>>(),
@@ -440,7 +440,7 @@ fn what_cannot_be_done_is_refused_with_a_reason() {
 fn a_day_of_1440_reloads_leaves_nothing_behind() {
     let mut world = healthy(4);
     for minute in 0..1440 {
-        world.later(s(60 * minute), Input::Reload);
+        world.later(s(60 * minute), Order::Reload);
     }
     world.rest();
     assert_eq!(world.service.generation(), Generation(1441));
@@ -468,7 +468,7 @@ fn who_crashes_in_step_with_reloads_is_still_replaced() {
         ..Program::healthy()
     });
     for request in 0..20 {
-        world.later(s(10 * request), Input::Reload);
+        world.later(s(10 * request), Order::Reload);
     }
     world.run_for(s(205));
     world.recast(|_| Program::healthy());

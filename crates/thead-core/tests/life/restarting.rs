@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use thead_core::restart::{Backoff, Intensity, Policy, Restart};
-use thead_core::service::{Config, Event, Failure, GiveUp, Holder, Input, Outcome};
+use thead_core::service::{Config, Event, Failure, GiveUp, Holder, Input, Order, Outcome};
 use thead_core::worker::Exit;
 
 use crate::world::{CRASHED, Call, OnDrain, Program, World, ms, s};
@@ -129,7 +129,7 @@ fn services_with_different_seeds_do_not_restart_in_step() {
 #[test]
 fn a_first_death_after_a_long_good_life_is_replaced_after_the_first_delay() {
     let mut world = World::new(instances(1), dies_after(s(15)));
-    world.input(Input::Start);
+    world.order(Order::Start);
     world.run_for(s(300));
     assert!(world.spawns() > 15, "it is never given up");
     assert!(delays(&world).iter().all(|delay| *delay <= ms(120)));
@@ -161,7 +161,7 @@ fn a_slot_that_was_given_up_comes_back_by_a_reload_with_a_fresh_budget() {
     };
     let mut world = World::settled(instances(2), broken);
     world.recast(|_| Program::healthy());
-    world.input(Input::Reload);
+    world.order(Order::Reload);
     world.rest();
     assert_eq!(world.ready(), [(0, 2), (1, 2)]);
 
@@ -183,12 +183,13 @@ fn a_new_generation_begins_with_the_first_delay() {
         _ => Program::healthy(),
     });
     world.recast(|_| Program::healthy());
-    world.input(Input::Reload);
+    world.order(Order::Reload);
     world.rest();
     let worker = world.service.workers().find(|view| view.slot.0 == 1).unwrap().worker;
     world.input(Input::Exited {
         worker,
         status: CRASHED,
+        oom: false,
     });
     assert!(*delays(&world).last().unwrap() <= ms(120));
 }
@@ -235,7 +236,7 @@ fn a_fault_is_a_failure_even_if_the_worker_then_exits_with_0() {
         },
         false => Program::healthy(),
     });
-    world.input(Input::Start);
+    world.order(Order::Start);
     world.rest();
     assert_eq!((world.spawns(), world.ready()), (2, vec![(0, 1)]));
 }
@@ -301,7 +302,7 @@ fn a_closed_channel_of_a_living_process_is_a_fault_and_resolved_in_time() {
         },
         false => Program::healthy(),
     });
-    world.input(Input::Start);
+    world.order(Order::Start);
     world.rest();
     assert_eq!(world.ready(), [(0, 1), (1, 1)]);
     let told: Vec<_> = world.told(1).into_iter().map(|(at, _)| at).collect();
@@ -325,7 +326,7 @@ fn a_stuck_worker_is_aborted_then_killed_then_replaced() {
         },
         false => Program::healthy(),
     });
-    world.input(Input::Start);
+    world.order(Order::Start);
     world.rest();
     let told = world.told(1);
     assert_eq!(

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use thead_core::id::WorkerId;
 use thead_core::restart::{Intensity, Policy};
-use thead_core::service::{Config, Event, Holder, Input, Ready, Reload, Stop};
-use thead_core::worker::{Exit, Phase};
+use thead_core::service::{Config, Event, Holder, Input, Order, Ready, Reload, Stop};
+use thead_core::worker::{Exit, Phase, Slot};
 
-use crate::world::{ABORTED, CRASHED, Call, Dice, OnDrain, Program, World, ms, s};
+use crate::world::{ABORTED, CRASHED, Call, Dice, OUT_OF_MEMORY, OnDrain, Program, World, ms, s};
 
 fn some_config(seed: u64, dice: &mut Dice) -> Config {
     let mut config = Config {
@@ -37,6 +37,7 @@ fn some_config(seed: u64, dice: &mut Dice) -> Config {
         config.reload = Reload {
             surge: 1 + dice.roll(4) as usize,
             soak: dice.upto(s(2)),
+            max_unavailable: dice.roll(4) as usize,
         };
     }
     if dice.chance(20) {
@@ -82,7 +83,7 @@ fn some_program(ready: Ready, trouble: u64, dice: &mut Dice) -> Program {
         2 => program.listening = Some(dice.upto(s(20))),
         3 => program.disconnects = Some(dice.upto(s(20))),
         4 => program.hangs = Some(dice.upto(s(40))),
-        5 => program.exits = Some((dice.upto(s(2)), CRASHED)),
+        5 => program.exits = Some((dice.upto(s(2)), if dice.chance(80) { CRASHED } else { OUT_OF_MEMORY })),
         6 => program.exits = Some((dice.upto(s(60)), ABORTED)),
         7 => program.exits = Some((dice.upto(s(20)), Exit::Code(0))),
         8 => program.boot = dice.upto(s(20)),
@@ -100,22 +101,40 @@ fn some_program(ready: Ready, trouble: u64, dice: &mut Dice) -> Program {
     program
 }
 
-fn some_command(dice: &mut Dice) -> Input {
+/// Of what may be changed while it runs: not what its programs were made for, nor what the laws count.
+fn other_settings(config: &Config, dice: &mut Dice) -> Config {
+    let mut config = config.clone();
+    config.instances = dice.roll(7) as usize;
+    config.stop.drain = dice.upto(s(20));
+    config.stop.timeout = dice.upto(s(10));
+    config.reload.surge = 1 + dice.roll(3) as usize;
+    config.reload.max_unavailable = dice.roll(3) as usize;
+    config.ready_timeout = s(6) + dice.upto(s(10));
+    config
+}
+
+fn disturb(world: &mut World, config: &Config, dice: &mut Dice) {
     // Some of them are about workers that are gone or never were, or say what has been said.
     let worker = WorkerId(dice.roll(30) as u32);
-    match dice.roll(20) {
-        0..10 => Input::Reload,
-        10..14 => Input::Scale(dice.roll(8) as usize),
-        14 => Input::Start,
-        15 => Input::Listening { worker },
-        16 => Input::SaidReady { worker },
-        17 => Input::Drained { worker },
-        18 => Input::Unhealthy {
-            worker,
-            reason: "it is said so".into(),
-        },
-        _ => Input::Online { worker },
-    }
+    let slot = Slot(dice.roll(6) as u32);
+    let order = match dice.roll(30) {
+        0..9 => Order::Reload,
+        9..12 => Order::Restart,
+        12..15 => Order::RestartWorker(slot),
+        15..18 => Order::Renew(slot),
+        18..22 => Order::Scale(dice.roll(8) as usize),
+        22..24 => Order::Configure(Box::new(other_settings(config, dice))),
+        24 => Order::Start,
+        25 => return world.input(Input::Listening { worker }),
+        26 => return world.input(Input::SaidReady { worker }),
+        27 => return world.input(Input::Drained { worker }),
+        28 => {
+            let reason = "it is said so".into();
+            return world.input(Input::Unhealthy { worker, reason });
+        }
+        _ => return world.input(Input::Online { worker }),
+    };
+    world.order(order);
 }
 
 /// A random life; then either the end of it, or the end of all trouble.
@@ -124,6 +143,7 @@ fn live(seed: u64) -> World {
     let config = some_config(seed, &mut dice);
     let trouble = [0, 10, 30, 60][dice.roll(4) as usize];
     let ready = config.ready;
+    let settings = config.clone();
     let mut lots = Dice(seed ^ 0xca57);
     // A generation is often good or bad as a whole.
     let mut world = World::new(config, move |call: Call| {
@@ -135,12 +155,12 @@ fn live(seed: u64) -> World {
         world = world.lagging(lag);
     }
     if dice.chance(95) {
-        world.input(Input::Start);
+        world.order(Order::Start);
     }
     for _ in 0..dice.roll(12) {
         let pause = if dice.chance(30) { ms(10) } else { s(40) };
         world.run_for(dice.upto(pause));
-        world.input(some_command(&mut dice));
+        disturb(&mut world, &settings, &mut dice);
     }
     world.run_for(dice.upto(s(30)));
     world
@@ -158,15 +178,15 @@ fn the_laws_hold_in_thousands_of_random_lives_that_are_stopped() {
     for seed in 0..4000 {
         let mut world = live(seed);
         let mut dice = Dice(!seed);
-        let stop = if dice.chance(70) { Input::Stop } else { Input::StopNow };
-        world.input(stop);
+        let stop = if dice.chance(70) { Order::Stop } else { Order::StopNow };
+        world.order(stop);
         if dice.chance(30) {
             world.run_for(dice.upto(s(45)));
-            world.input(if dice.chance(50) {
-                Input::StopNow
+            if dice.chance(50) {
+                world.order(Order::StopNow);
             } else {
-                some_command(&mut dice)
-            });
+                disturb(&mut world, &Config::default(), &mut dice);
+            }
         }
         world.rest();
         assert!(world.outcome.is_some(), "seed {seed}: a stop always ends");
@@ -175,7 +195,7 @@ fn the_laws_hold_in_thousands_of_random_lives_that_are_stopped() {
         }
     }
     let rarest = seen.iter().min_by_key(|(_, count)| **count).unwrap();
-    assert!(seen.len() == 24 && *rarest.1 > 30, "the worlds are lively: {seen:?}");
+    assert!(seen.len() == 30 && *rarest.1 > 30, "the worlds are lively: {seen:?}");
 }
 
 #[test]
@@ -197,7 +217,7 @@ fn whatever_happened_a_service_is_well_again_when_its_programs_are() {
                     healed += usize::from(!stuck);
                     assert!(stuck || view.phase == Phase::Ready, "seed {seed}: {view:?}");
                 }
-                Holder::Waiting { .. } => panic!("seed {seed}: nobody comes"),
+                Holder::Waiting { .. } | Holder::Vacant => panic!("seed {seed}: nobody comes"),
                 Holder::Done | Holder::GivenUp(_) => {}
             }
         }

@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
-use thead_core::id::{Generation, WorkerId};
-use thead_core::service::{Action, Config, Event, Input, Outcome, Ready, Service};
+use thead_core::id::{Generation, Ticket, WorkerId};
+use thead_core::service::{Action, Answer, Config, Event, Input, Order, Outcome, Ready, Service};
 use thead_core::worker::{Exit, Phase, Slot};
 
 use crate::laws::Laws;
@@ -16,6 +16,8 @@ pub(crate) const TERMINATED: Exit = Exit::Signal {
     core: false,
 };
 pub(crate) const ABORTED: Exit = Exit::Signal { signal: 6, core: true };
+/// The kernel says so of it; by itself it looks like [`KILLED`].
+pub(crate) const OUT_OF_MEMORY: Exit = Exit::Signal { signal: 9, core: true };
 pub(crate) const CRASHED: Exit = Exit::Code(1);
 
 pub(crate) fn ms(ms: u64) -> Duration {
@@ -147,8 +149,7 @@ impl Dice {
 
 #[derive(Debug)]
 enum Happening {
-    /// A command, or a fact about nobody in particular.
-    Outside(Input),
+    Ordered(Order),
     Spawned(WorkerId),
     /// Said by a worker while it lives.
     Said(WorkerId, Input),
@@ -186,10 +187,12 @@ pub(crate) struct World {
     cast: Cast,
     laws: Laws,
     pub(crate) events: Vec<(Duration, Event)>,
-    /// All but the events.
+    /// What is to be done.
     pub(crate) orders: Vec<(Duration, Action)>,
     pub(crate) outcome: Option<Outcome>,
     pub(crate) steps: usize,
+    tickets: u64,
+    answers: BTreeMap<Ticket, (Duration, Answer)>,
 }
 
 impl World {
@@ -216,13 +219,15 @@ impl World {
             orders: Vec::new(),
             outcome: None,
             steps: 0,
+            tickets: 0,
+            answers: BTreeMap::new(),
         }
     }
 
     /// A world that was started and has come to rest.
     pub(crate) fn settled(config: Config, cast: impl FnMut(Call) -> Program + 'static) -> Self {
         let mut world = Self::new(config, cast);
-        world.input(Input::Start);
+        world.order(Order::Start);
         world.rest();
         world
     }
@@ -242,14 +247,26 @@ impl World {
         self.now - self.start
     }
 
+    pub(crate) fn order(&mut self, order: Order) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.input(Input::Order { ticket, order });
+        ticket
+    }
+
+    /// What came of an order, and when.
+    pub(crate) fn answer(&self, to: Ticket) -> Option<(Duration, Answer)> {
+        self.answers.get(&to).cloned()
+    }
+
     pub(crate) fn input(&mut self, input: Input) {
         self.laws.before(self.now, &input);
         self.service.input(self.now, input);
         self.obey();
     }
 
-    pub(crate) fn later(&mut self, delay: Duration, input: Input) {
-        self.schedule(delay, Happening::Outside(input));
+    pub(crate) fn later(&mut self, delay: Duration, order: Order) {
+        self.schedule(delay, Happening::Ordered(order));
     }
 
     pub(crate) fn run_for(&mut self, span: Duration) {
@@ -266,6 +283,7 @@ impl World {
             self.queue.is_empty() && self.service.deadline().is_none(),
             "it comes to rest"
         );
+        self.laws.at_rest();
     }
 
     fn step(&mut self, end: Instant) -> bool {
@@ -300,12 +318,13 @@ impl World {
             return true;
         };
         match happening {
-            Happening::Outside(input) => self.input(input),
+            Happening::Ordered(order) => drop(self.order(order)),
             Happening::Spawned(worker) => self.answer_spawn(worker),
             Happening::Said(worker, input) if self.runs(worker) => self.input(input),
             Happening::Died(worker, status) if self.runs(worker) => {
                 self.processes.remove(&worker);
-                self.input(Input::Exited { worker, status });
+                let oom = status == OUT_OF_MEMORY;
+                self.input(Input::Exited { worker, status, oom });
             }
             Happening::Said(..) | Happening::Died(..) => {}
         }
@@ -366,7 +385,7 @@ impl World {
     fn obey(&mut self) {
         while let Some(action) = self.service.poll() {
             self.laws.action(self.now, &action);
-            if !matches!(action, Action::Emit(_)) {
+            if !matches!(action, Action::Emit(_) | Action::Begin { .. } | Action::Answer { .. }) {
                 self.orders.push((self.elapsed(), action.clone()));
             }
             match action {
@@ -390,6 +409,10 @@ impl World {
                 Action::Terminate { worker } => self.signal(worker, TERMINATED),
                 Action::Abort { worker } => self.signal(worker, ABORTED),
                 Action::Kill { worker } => self.signal(worker, KILLED),
+                Action::Begin { .. } => {}
+                Action::Answer { ticket, answer } => {
+                    self.answers.insert(ticket, (self.elapsed(), answer));
+                }
                 Action::Emit(event) => self.events.push((self.elapsed(), event)),
                 Action::Finish(outcome) => self.outcome = Some(outcome),
             }
@@ -449,7 +472,11 @@ impl World {
         let to = |order: &Action| match order {
             Action::Open { worker } | Action::Drain { worker, .. } => *worker == id,
             Action::Terminate { worker } | Action::Abort { worker } | Action::Kill { worker } => *worker == id,
-            Action::Spawn { .. } | Action::Emit(_) | Action::Finish(_) => false,
+            Action::Spawn { .. }
+            | Action::Begin { .. }
+            | Action::Answer { .. }
+            | Action::Emit(_)
+            | Action::Finish(_) => false,
         };
         self.orders.iter().filter(|(_, order)| to(order)).cloned().collect()
     }

@@ -116,6 +116,7 @@ fn a_worker_that_joins_twice_is_one() {
     host.input(Input::Joined {
         worker: W1,
         gated: true,
+        slot: None,
     });
     let (conn, actions) = host.accept(listener);
     assert_eq!(offers(&actions), [(W1, conn)]);

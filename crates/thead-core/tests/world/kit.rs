@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use thead_core::cluster::{Action, Config, Event, Handle, Input, LeaveBy, LocalAddress, Primary, Scheduling};
 use thead_core::id::{ConnId, ListenerId, WorkerId};
+use thead_core::worker::Slot;
 use thead_wire::cluster::{AddressType, Envelope, FromWorker, Query, ToWorker};
 
 use crate::laws::Laws;
@@ -19,8 +20,12 @@ pub(crate) fn ms(ms: u64) -> Duration {
 }
 
 pub(crate) fn shared() -> Config {
+    scheduled(Scheduling::Shared)
+}
+
+pub(crate) fn scheduled(scheduling: Scheduling) -> Config {
     Config {
-        scheduling: Scheduling::Shared,
+        scheduling,
         ..Config::default()
     }
 }
@@ -122,7 +127,13 @@ impl Host {
     }
 
     pub(crate) fn join_gated(&mut self, worker: WorkerId, gated: bool) {
-        self.input(Input::Joined { worker, gated });
+        self.join_in(None, worker, gated);
+    }
+
+    /// A worker in a slot, or in the lowest that is free.
+    pub(crate) fn join_in(&mut self, slot: Option<u32>, worker: WorkerId, gated: bool) {
+        let slot = slot.map(Slot);
+        self.input(Input::Joined { worker, gated, slot });
         self.say(worker, FromWorker::Online);
     }
 
@@ -186,10 +197,24 @@ impl Host {
         self.say(worker, FromWorker::Close { key })
     }
 
+    /// The worker listens there and says so.
+    pub(crate) fn serve(&mut self, worker: WorkerId, port: i32) -> (ListenerId, Vec<Action>) {
+        let listener = self.listen(worker, port);
+        (listener, self.say(worker, FromWorker::Listening(Box::new(tcp(port)))))
+    }
+
     /// A client connects and is accepted.
     pub(crate) fn accept(&mut self, listener: ListenerId) -> (ConnId, Vec<Action>) {
         let conn = self.conn();
-        (conn, self.input(Input::Accepted { listener, conn }))
+        let client = None;
+        (conn, self.input(Input::Accepted { listener, conn, client }))
+    }
+
+    /// As [`Self::accept`], a client with an address.
+    pub(crate) fn accept_from(&mut self, listener: ListenerId, client: &str) -> (ConnId, Vec<Action>) {
+        let conn = self.conn();
+        let client = Some(client.parse().unwrap());
+        (conn, self.input(Input::Accepted { listener, conn, client }))
     }
 
     pub(crate) fn conn(&mut self) -> ConnId {
@@ -249,6 +274,14 @@ pub(crate) fn events(actions: &[Action]) -> Vec<Event> {
 pub(crate) fn bind(actions: &[Action]) -> Option<ListenerId> {
     actions.iter().find_map(|action| match action {
         Action::Bind { listener, .. } => Some(*listener),
+        _ => None,
+    })
+}
+
+/// Which lanes the kernel gives connections to, if that is said.
+pub(crate) fn steered(actions: &[Action]) -> Option<Vec<u32>> {
+    actions.iter().find_map(|action| match action {
+        Action::Steer { lanes, .. } => Some(lanes.iter().map(|lane| lane.0).collect()),
         _ => None,
     })
 }

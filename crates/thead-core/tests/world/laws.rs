@@ -1,11 +1,15 @@
 //! The laws of a primary, checked from outside: an observer that sees inputs and actions only, and keeps its own books.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use thead_core::cluster::{Action, Config, Event, Handle, Input, LeaveBy, MAX_LISTENERS, Primary};
-use thead_core::id::{ConnId, ListenerId, WorkerId};
+use thead_core::cluster::{
+    Action, Config, Event, Handle, Input, LeaveBy, MAX_LISTENERS, Primary, Scheduling, sticky_slot,
+};
+use thead_core::id::{ConnId, LaneId, ListenerId, WorkerId};
+use thead_core::worker::Slot;
 use thead_wire::cluster::{AddressType, FromWorker, Query, ToWorker};
 
 #[derive(Debug)]
@@ -21,11 +25,18 @@ pub(crate) struct Laws {
     /// What was unbound; workers may still hold it, and connections of it wait.
     closed: BTreeSet<ListenerId>,
     closing_all: bool,
+    /// Which slot each client had, of which.
+    homes: BTreeMap<IpAddr, BTreeMap<BTreeSet<Slot>, Slot>>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Worker {
     pub(crate) open: bool,
+    /// If it was told.
+    slot: Option<Slot>,
+    /// The lanes that it was given, and where it has said that it listens.
+    lanes: BTreeMap<ListenerId, LaneId>,
+    listening: BTreeSet<ListenerId>,
     asked_to_leave: Option<(LeaveBy, Instant)>,
     exits: bool,
     told: bool,
@@ -82,7 +93,9 @@ impl Worker {
 pub(crate) struct Listener {
     pub(crate) key: Arc<str>,
     pub(crate) bound: bool,
-    pub(crate) shared: bool,
+    pub(crate) scheduling: Scheduling,
+    /// Where the kernel gives connections.
+    pub(crate) steered: BTreeSet<LaneId>,
     unheld: Option<Instant>,
 }
 
@@ -90,6 +103,7 @@ pub(crate) struct Listener {
 pub(crate) struct Conn {
     pub(crate) place: Place,
     pub(crate) listener: Option<ListenerId>,
+    client: Option<IpAddr>,
     tried: BTreeMap<WorkerId, Instant>,
 }
 
@@ -110,6 +124,7 @@ impl Laws {
             released: BTreeMap::new(),
             closed: BTreeSet::new(),
             closing_all: false,
+            homes: BTreeMap::new(),
         }
     }
 
@@ -127,9 +142,10 @@ impl Laws {
     pub(crate) fn saw_input(&mut self, now: Instant, input: &Input) {
         self.closing_all = false;
         match input {
-            Input::Joined { worker, gated } => {
+            Input::Joined { worker, gated, slot } => {
                 self.workers.entry(*worker).or_insert_with(|| Worker {
                     open: !gated,
+                    slot: *slot,
                     ..Worker::default()
                 });
             }
@@ -155,6 +171,8 @@ impl Laws {
                     }
                     FromWorker::Close { key } => {
                         if let Some(id) = sender.keys.remove(&**key) {
+                            sender.lanes.remove(&id);
+                            sender.listening.remove(&id);
                             self.maybe_unheld(now, id);
                         }
                     }
@@ -191,12 +209,12 @@ impl Laws {
                     listener.unheld = Some(now);
                 }
             }
-            Input::Accepted { listener, conn } => {
+            Input::Accepted { listener, conn, client } => {
                 let known = self.listeners.contains_key(listener) || self.closed.contains(listener);
-                self.arrived(*conn, known.then_some(*listener));
+                self.arrived(*conn, known.then_some(*listener), *client);
             }
             // Which listener it goes to is seen when it is offered.
-            Input::HandedBack { conn, .. } => self.arrived(*conn, None),
+            Input::HandedBack { conn, client, .. } => self.arrived(*conn, None, *client),
             Input::Open { worker } => {
                 if let Some(worker) = self.workers.get_mut(worker) {
                     worker.open = true;
@@ -241,13 +259,14 @@ impl Laws {
         }
     }
 
-    fn arrived(&mut self, conn: ConnId, listener: Option<ListenerId>) {
+    fn arrived(&mut self, conn: ConnId, listener: Option<ListenerId>, client: Option<IpAddr>) {
         assert!(!self.released.contains_key(&conn));
         let conn = self.conns.insert(
             conn,
             Conn {
                 place: Place::Waiting,
                 listener,
+                client: client.filter(|_| self.config.scheduling == Scheduling::Sticky),
                 tried: BTreeMap::new(),
             },
         );
@@ -268,7 +287,9 @@ impl Laws {
 
     pub(crate) fn saw_action(&mut self, now: Instant, cause: Option<&Input>, action: &Action) {
         match action {
-            Action::Bind { listener, spec: _ } => {
+            Action::Bind {
+                listener, scheduling, ..
+            } => {
                 let Some(Input::Message { worker, message }) = cause else {
                     panic!("{action:?} without a query")
                 };
@@ -278,7 +299,8 @@ impl Laws {
                 let new = Listener {
                     key: key.clone(),
                     bound: false,
-                    shared: false,
+                    scheduling: *scheduling,
+                    steered: BTreeSet::new(),
                     unheld: None,
                 };
                 let listener = self.listeners.insert(*listener, new);
@@ -304,8 +326,13 @@ impl Laws {
                         self.saw_listener(*worker, *ack, key, None);
                     }
                     ToWorker::Shared { ack, key, .. } => {
-                        let Handle::Listener(listener) = handle else {
-                            panic!("{action:?} without its listener")
+                        let listener = match handle {
+                            Handle::Listener(listener) => listener,
+                            Handle::Lane(listener, lane) => {
+                                self.saw_lane(*worker, *listener, *lane);
+                                listener
+                            }
+                            Handle::None | Handle::Conn(_) => panic!("{action:?} without its listener"),
                         };
                         self.saw_listener(*worker, *ack, key, Some(*listener));
                     }
@@ -325,12 +352,20 @@ impl Laws {
                     ToWorker::Unknown { .. } => panic!("{action:?}"),
                 }
             }
+            Action::Steer { listener, lanes } => {
+                let told = self.listeners.get_mut(listener).unwrap();
+                assert!(told.bound && told.scheduling == Scheduling::Kernel, "{action:?}");
+                assert!(lanes.is_sorted(), "{action:?}");
+                let before = std::mem::replace(&mut told.steered, lanes.iter().copied().collect());
+                assert_ne!(before, told.steered, "{listener} was there before");
+            }
             Action::HandBack { worker } => {
                 let how = self.workers[worker].asked_to_leave;
                 let (_, since) = how.filter(|(how, _)| *how == LeaveBy::HandBack).unwrap();
                 self.saw_told(now, *worker, since);
             }
             Action::Reclaim { worker: id } => {
+                assert_ne!(self.config.scheduling, Scheduling::Sticky, "{id} gets its clients");
                 let worker = self.workers.get_mut(id).unwrap();
                 let oldest = worker.offers.values().map(|(_, since)| *since).min().unwrap();
                 assert!(oldest + self.config.late <= now, "{id} is not late");
@@ -355,6 +390,13 @@ impl Laws {
                 self.released.insert(*id, conn.place == Place::Taken);
             }
             Action::Emit(Event::Left { worker, .. }) => assert!(!self.workers.contains_key(worker)),
+            Action::Emit(Event::Listening { worker, listener, .. }) => {
+                if let (Some(worker), Some(listener)) = (self.workers.get_mut(worker), listener)
+                    && worker.keys.values().any(|held| held == listener)
+                {
+                    worker.listening.insert(*listener);
+                }
+            }
             Action::Emit(_) => {}
         }
     }
@@ -399,11 +441,46 @@ impl Laws {
             shared.is_none_or(|shared| shared == id),
             "the listener is that of the key"
         );
-        listener.shared = shared.is_some();
+        let theirs = matches!(listener.scheduling, Scheduling::Shared | Scheduling::Kernel);
+        assert_eq!(theirs, shared.is_some(), "{id} is {:?}", listener.scheduling);
         listener.unheld = None;
         receiver.has_held = true;
         let twice = receiver.keys.insert(key.clone(), id);
         assert_eq!(twice, None, "{worker} dies of a key that it holds");
+    }
+
+    fn saw_lane(&mut self, worker: WorkerId, listener: ListenerId, lane: LaneId) {
+        assert_eq!(self.listeners[&listener].scheduling, Scheduling::Kernel);
+        for (other, state) in &self.workers {
+            assert_ne!(state.lanes.get(&listener), Some(&lane), "{other} has it");
+        }
+        self.workers.get_mut(&worker).unwrap().lanes.insert(listener, lane);
+    }
+
+    /// A client has always the same slot, and moves only when its slot goes or when it moves to one that came.
+    fn saw_home(&mut self, listener: ListenerId, id: WorkerId, client: IpAddr, tried: &BTreeMap<WorkerId, Instant>) {
+        let able: Vec<_> = self
+            .candidates(listener)
+            .filter(|(other, _)| !tried.contains_key(*other))
+            .filter_map(|(other, worker)| Some((*other, worker.slot?)))
+            .collect();
+        let Some(slot) = self.workers[&id].slot else { return };
+        let newest = able.iter().filter(|(_, other)| *other == slot).max();
+        assert_eq!(newest, Some(&(id, slot)), "a newer worker has the slot");
+        let slots: BTreeSet<_> = able.into_iter().map(|(_, slot)| slot).collect();
+        let homes = self.homes.entry(client).or_default();
+        for (others, home) in &*homes {
+            let same = match (slots.is_subset(others), others.is_subset(&slots)) {
+                (true, _) => slots.contains(home),
+                (false, true) => others.contains(&slot),
+                (false, false) => false,
+            };
+            assert!(
+                !same || *home == slot,
+                "{client} moved from {home} of {others:?} to {slot} of {slots:?}"
+            );
+        }
+        homes.insert(slots, slot);
     }
 
     fn saw_offer(&mut self, now: Instant, id: WorkerId, seq: u64, key: &Arc<str>, handle: Handle) {
@@ -436,6 +513,12 @@ impl Laws {
                     "{other} was just asked about {conn_id}"
                 );
             }
+        }
+        // Where too many wait, whoever has room is better than nobody.
+        let full = self.waiting() > self.config.max_waiting;
+        if let Some(client) = conn.client.filter(|_| !full) {
+            let tried = if again { BTreeMap::new() } else { conn.tried.clone() };
+            self.saw_home(listener, id, client, &tried);
         }
         let conn = self.conns.get_mut(&conn_id).unwrap();
         if again {
@@ -477,8 +560,19 @@ impl Laws {
             assert_ne!(conn.place, Place::Taken, "{id} was taken and is kept");
             if conn.place == Place::Waiting {
                 *waiting.entry(conn.listener).or_default() += 1;
-                let mut able = conn.listener.map_or(&[][..], candidates).iter();
-                let idle = able.find(|(worker, offers)| *offers == 0 && !conn.tried.contains_key(worker));
+                let able = conn.listener.map_or(&[][..], candidates).iter();
+                let able: Vec<_> = able.filter(|(worker, _)| !conn.tried.contains_key(worker)).collect();
+                let slots = able.iter().filter_map(|(worker, _)| self.workers[worker].slot);
+                let home = conn.client.and_then(|client| sticky_slot(client, slots));
+                let may = |worker: &WorkerId| match self.workers[worker].slot {
+                    // Of several in its slot only the newest.
+                    Some(slot) if conn.client.is_some() => {
+                        let newer = |(other, _): &&&(WorkerId, usize)| self.workers[other].slot == Some(slot);
+                        home == Some(slot) && able.iter().filter(newer).all(|(other, _)| other <= worker)
+                    }
+                    _ => true,
+                };
+                let idle = able.iter().find(|(worker, offers)| *offers == 0 && may(worker));
                 assert!(idle.is_none(), "{id} waits while {idle:?} is idle");
             }
         }
@@ -490,10 +584,18 @@ impl Laws {
         // A thousand listeners are as good as the newest of them.
         for (id, listener) in self.listeners.iter().rev().take(50) {
             let may_accept = primary.may_accept(*id);
-            if listener.shared {
+            if listener.scheduling == Scheduling::Shared {
                 assert_eq!(may_accept, 0, "{id} is the workers' to accept");
                 continue;
             }
+            let accepting = self.candidates(*id).filter(|(_, worker)| worker.listening.contains(id));
+            let lanes: BTreeSet<_> = accepting
+                .filter_map(|(_, worker)| worker.lanes.get(id).copied())
+                .collect();
+            assert_eq!(
+                listener.steered, lanes,
+                "{id}: a lane is its worker's while that accepts, else ours"
+            );
             let room = candidates(*id)
                 .iter()
                 .map(|(_, offers)| self.config.window - offers)

@@ -108,6 +108,7 @@ fn number_zero_is_acknowledged_like_any_other() {
     host.input(Input::Joined {
         worker: W1,
         gated: false,
+        slot: None,
     });
     let actions = host.say(W1, FromWorker::ExitedAfterDisconnect);
     assert_eq!(sent(&actions), [(W1, ToWorker::Ack { ack: 0 })]);
@@ -217,6 +218,7 @@ fn a_reload_offers_every_connection_to_the_new_worker_from_the_moment_it_is_open
         worker: W1,
         conn: back,
         local: crate::kit::ip("127.0.0.1:80"),
+        client: None,
     });
     assert_eq!(offers(&actions), [(W2, back)]);
 }

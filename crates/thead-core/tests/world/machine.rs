@@ -1,11 +1,13 @@
 //! A simulated machine: a kernel with backlogs and addresses, Node-like workers behind channels, and a driver that obeys.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thead_core::cluster::{Action, BindSpec, Config, Handle, Input, LeaveBy, LocalAddress};
-use thead_core::id::{ConnId, ListenerId, WorkerId};
+use thead_core::cluster::{Action, BindSpec, Config, Handle, Input, LeaveBy, LocalAddress, Scheduling};
+use thead_core::id::{ConnId, LaneId, ListenerId, WorkerId};
+use thead_core::worker::Slot;
 use thead_wire::cluster::{Envelope, FromWorker, Query, ToWorker};
 
 use crate::kit::{Host, ip, ms};
@@ -43,6 +45,8 @@ pub(crate) struct Process {
     next_seq: u64,
     asked: BTreeMap<u64, Query>,
     keys: BTreeMap<Arc<str>, Query>,
+    /// What it accepts from by itself.
+    lanes: BTreeMap<Arc<str>, (ListenerId, LaneId)>,
     serving: BTreeSet<ConnId>,
     pub(crate) hangs: bool,
     /// As with maxConnections reached.
@@ -62,6 +66,7 @@ impl Process {
 
     /// As in Node: all servers are closed, and `exitedAfterDisconnect` follows when their connections ended.
     fn close_all(&mut self) {
+        self.lanes.clear();
         for key in std::mem::take(&mut self.keys).into_keys() {
             self.say(FromWorker::Close { key: (&*key).into() });
         }
@@ -72,7 +77,36 @@ impl Process {
 struct Bound {
     local: LocalAddress,
     streams: bool,
-    backlog: u32,
+    /// The sockets, each with the clients in its backlog; several where the kernel spreads them.
+    sockets: Vec<VecDeque<Client>>,
+    /// Which socket each lane is.
+    lanes: BTreeMap<LaneId, usize>,
+    /// Where the kernel gives connections, and the primary does not accept.
+    steered: BTreeSet<usize>,
+}
+
+type Client = IpAddr;
+
+impl Bound {
+    /// The socket of a lane, made if it was not before. What was bound first is the first lane that is asked for.
+    fn lane(&mut self, lane: LaneId) -> usize {
+        let next = self.lanes.len();
+        let socket = *self.lanes.entry(lane).or_insert(next);
+        if socket == self.sockets.len() {
+            self.sockets.push(VecDeque::new());
+        }
+        socket
+    }
+
+    /// From a socket that is the primary's to accept from.
+    fn accept(&mut self) -> Option<Client> {
+        let ours = self
+            .sockets
+            .iter_mut()
+            .enumerate()
+            .filter(|(socket, _)| !self.steered.contains(socket));
+        ours.map(|(_, backlog)| backlog).find_map(VecDeque::pop_front)
+    }
 }
 
 #[derive(Debug)]
@@ -85,7 +119,7 @@ pub(crate) struct Machine {
     reclaiming: Vec<(WorkerId, Vec<ConnId>)>,
     expelled: Vec<WorkerId>,
     /// Where each connection came in, and who took it.
-    origin: BTreeMap<ConnId, LocalAddress>,
+    origin: BTreeMap<ConnId, (LocalAddress, Client)>,
     takers: BTreeMap<ConnId, WorkerId>,
     next_worker: u32,
     next_port: u16,
@@ -112,15 +146,22 @@ impl Machine {
     fn obey(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Bind { listener, spec } => self.binding.push((listener, spec)),
+                Action::Bind { listener, spec, .. } => self.binding.push((listener, spec)),
                 Action::Unbind { listener } => {
                     self.kernel.remove(&listener).expect("it is bound");
+                }
+                Action::Steer { listener, lanes } => {
+                    let bound = self.kernel.get_mut(&listener).expect("it is bound");
+                    bound.steered = lanes.iter().map(|lane| bound.lanes[lane]).collect();
                 }
                 Action::Send {
                     worker,
                     message,
                     handle,
                 } => {
+                    if let Handle::Lane(listener, lane) = handle {
+                        self.kernel.get_mut(&listener).expect("it is bound").lane(lane);
+                    }
                     if let Some(process) = self.processes.get_mut(&worker) {
                         process.inbox.push_back((message, handle));
                     }
@@ -166,15 +207,14 @@ impl Machine {
     /// The driver's loop over its listeners.
     fn accept(&mut self) {
         for listener in self.kernel.keys().copied().collect::<Vec<_>>() {
-            while let Some(bound) = self.kernel.get_mut(&listener)
-                && bound.backlog > 0
-                && self.host.primary.may_accept(listener) > 0
+            while self.host.primary.may_accept(listener) > 0
+                && let Some(bound) = self.kernel.get_mut(&listener)
+                && let Some(client) = bound.accept()
             {
-                bound.backlog -= 1;
-                let local = bound.local.clone();
                 let conn = self.host.conn();
-                self.origin.insert(conn, local);
-                self.input(Input::Accepted { listener, conn });
+                self.origin.insert(conn, (bound.local.clone(), client));
+                let client = Some(client);
+                self.input(Input::Accepted { listener, conn, client });
             }
         }
     }
@@ -193,10 +233,17 @@ impl Machine {
     pub(crate) fn connect(&mut self) {
         let listeners: Vec<_> = self.kernel.keys().copied().collect();
         if let Some(listener) = self.dice.one_of(&listeners) {
-            let clients = self.dice.roll(6);
             let bound = self.kernel.get_mut(&listener).unwrap();
-            if bound.streams {
-                bound.backlog += u32::try_from(clients).unwrap();
+            let clients = if bound.streams { self.dice.roll(6) } else { 0 };
+            for _ in 0..clients {
+                // A handshake may end long after its lane was steered away from.
+                let late = bound.steered.is_empty() || self.dice.chance(10);
+                let sockets: Vec<_> = (0..bound.sockets.len())
+                    .filter(|socket| late || bound.steered.contains(socket))
+                    .collect();
+                let socket = self.dice.one_of(&sockets).unwrap();
+                let client = [192, 0, 2, u8::try_from(self.dice.roll(20)).unwrap()];
+                bound.sockets[socket].push_back(client.into());
             }
         }
         self.accept();
@@ -208,7 +255,8 @@ impl Machine {
         let mut process = Process::default();
         process.say(FromWorker::Online);
         self.processes.insert(worker, process);
-        self.input(Input::Joined { worker, gated });
+        let slot = Some(Slot(u32::try_from(self.dice.roll(5)).unwrap()));
+        self.input(Input::Joined { worker, gated, slot });
         worker
     }
 
@@ -231,6 +279,7 @@ impl Machine {
         if let Some(process) = self.processes.get_mut(&worker)
             && let Some((key, _)) = process.keys.pop_first()
         {
+            process.lanes.remove(&key);
             process.say(FromWorker::Close { key: (&*key).into() });
         }
     }
@@ -302,10 +351,12 @@ impl Machine {
                 worker,
                 conn: self.host.conn(),
                 local: ip("192.0.2.1:1"),
+                client: None,
             },
             6 => Input::Accepted {
                 listener: ListenerId(u32::MAX),
                 conn: self.host.conn(),
+                client: None,
             },
             _ => Input::Message {
                 worker,
@@ -348,7 +399,9 @@ impl Machine {
                 Bound {
                     local: local.clone(),
                     streams,
-                    backlog: 0,
+                    sockets: vec![VecDeque::new()],
+                    lanes: BTreeMap::new(),
+                    steered: BTreeSet::new(),
                 },
             );
             Ok(local)
@@ -383,6 +436,9 @@ impl Machine {
                 ToWorker::RoundRobin { ack, key, .. } | ToWorker::Shared { ack, key, .. } => {
                     let query = process.asked.remove(&ack).expect("it asked");
                     process.say(FromWorker::Listening(Box::new(query.clone())));
+                    if let Handle::Lane(listener, lane) = handle {
+                        process.lanes.insert(key.clone(), (listener, lane));
+                    }
                     let twice = process.keys.insert(key, query);
                     assert!(twice.is_none(), "Node dies of an assertion");
                 }
@@ -409,7 +465,30 @@ impl Machine {
                 ToWorker::Unknown { .. } => panic!("{message:?}"),
             }
         }
+        self.accept_by_itself(worker, messages);
         self.hand_back(worker);
+    }
+
+    /// A worker takes what the kernel gave to its lanes.
+    fn accept_by_itself(&mut self, worker: WorkerId, most: usize) {
+        let Some(process) = self.processes.get_mut(&worker) else {
+            return;
+        };
+        for (listener, lane) in process.lanes.values() {
+            let Some(bound) = self.kernel.get_mut(listener) else {
+                continue;
+            };
+            let socket = bound.lanes[lane];
+            for _ in 0..most {
+                let Some(client) = bound.sockets[socket].pop_front() else {
+                    break;
+                };
+                let conn = self.host.conn();
+                self.origin.insert(conn, (bound.local.clone(), client));
+                process.serving.insert(conn);
+                self.takers.insert(conn, worker);
+            }
+        }
     }
 
     /// A worker that drains gives back what is idle.
@@ -420,14 +499,15 @@ impl Machine {
         let Some(conn) = process.serving.pop_first() else {
             return;
         };
-        let local = self.origin[&conn].clone();
+        let (local, client) = self.origin[&conn].clone();
         self.read(worker);
         let back = self.host.conn();
-        self.origin.insert(back, local.clone());
+        self.origin.insert(back, (local.clone(), client));
         self.input(Input::HandedBack {
             worker,
             conn: back,
             local,
+            client: Some(client),
         });
         self.accept();
     }
@@ -458,17 +538,17 @@ impl Machine {
     }
 
     /// Connections in the backlog of stream listeners that somebody could serve by offers.
-    pub(crate) fn stranded(&self) -> u32 {
+    pub(crate) fn stranded(&self) -> usize {
         let held = |id: &ListenerId| {
             let mut workers = self.host.laws.workers.values();
             let listener = &self.host.laws.listeners[id];
-            !listener.shared
+            listener.scheduling != Scheduling::Shared
                 && workers.any(|worker| worker.open && !worker.leaves() && worker.keys.values().any(|held| held == id))
         };
         self.kernel
             .iter()
             .filter(|(id, _)| held(id))
-            .map(|(_, bound)| bound.backlog)
+            .flat_map(|(_, bound)| bound.sockets.iter().map(VecDeque::len))
             .sum()
     }
 

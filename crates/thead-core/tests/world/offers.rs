@@ -367,6 +367,7 @@ fn a_connection_handed_back_goes_before_those_that_wait() {
             worker: W1,
             conn,
             local: ip("127.0.0.1:80"),
+            client: None,
         });
     }
     host.gone(W1);
@@ -410,6 +411,7 @@ fn a_connection_handed_back_finds_the_listener_of_its_address() {
             worker: WorkerId(9),
             conn,
             local: local.clone(),
+            client: None,
         });
         match worker {
             Some(worker) => assert_eq!(offers(&actions), [(worker, conn)], "{local:?}"),
@@ -428,6 +430,7 @@ fn a_shared_listener_is_the_workers_but_takes_what_was_handed_back() {
         worker: W3,
         conn,
         local: ip("127.0.0.1:80"),
+        client: None,
     });
     assert_eq!(offers(&actions), [(W1, conn)]);
 }
@@ -448,6 +451,7 @@ fn what_waits_beyond_the_limit_is_released_the_newest_first() {
         worker: W2,
         conn: back,
         local: ip("127.0.0.1:80"),
+        client: None,
     });
     assert_eq!(actions, [Action::Release { conn: back }]);
     host.gone(W1);

@@ -41,10 +41,11 @@ fn queries() -> Vec<Query> {
 fn some_config(dice: &mut Dice) -> Config {
     let upto = |dice: &mut Dice, most: u64| ms(1 + dice.roll(most));
     Config {
-        scheduling: if dice.chance(85) {
-            Scheduling::RoundRobin
-        } else {
-            Scheduling::Shared
+        scheduling: match dice.roll(20) {
+            0..7 => Scheduling::RoundRobin,
+            7..9 => Scheduling::Shared,
+            9..14 => Scheduling::Kernel,
+            _ => Scheduling::Sticky,
         },
         window: usize::try_from(1 + dice.roll(5)).unwrap(),
         late: upto(dice, 100),

@@ -182,7 +182,11 @@ impl Replay {
     fn step(&mut self, step: &Step, rest: &[Step]) {
         let worker = step.worker;
         if !self.host.laws.workers.contains_key(&worker) && !self.heard.contains_key(&worker) {
-            self.input(Input::Joined { worker, gated: false });
+            self.input(Input::Joined {
+                worker,
+                gated: false,
+                slot: None,
+            });
             self.heard.insert(worker, Vec::new());
         }
         match &step.event {
@@ -218,7 +222,11 @@ impl Replay {
                     if count(0) > count(1) + self.host.primary.waiting() {
                         let conn = self.host.conn();
                         let listener = self.listeners[plain(key)];
-                        self.input(Input::Accepted { listener, conn });
+                        self.input(Input::Accepted {
+                            listener,
+                            conn,
+                            client: None,
+                        });
                     }
                 }
                 ToWorker::Disconnect => {

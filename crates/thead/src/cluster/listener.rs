@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{SocketAddrUnix, SocketType};
-use thead_core::cluster::{BindSpec, Host, LocalAddress};
-use thead_core::id::ListenerId;
+use thead_core::cluster::{BindSpec, Host, LocalAddress, Scheduling};
+use thead_core::id::{LaneId, ListenerId};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
+use super::lane::Lanes;
 use crate::channel::Handle;
 use crate::sys::listen::{self, SocketFile, TcpOptions, UdpOptions, UnixOptions};
 use crate::sys::reactor;
@@ -26,11 +27,33 @@ use crate::sys::reactor;
 struct Listener {
     /// What workers get of it.
     handle: Handle,
-    /// Set where the primary itself accepts.
-    accept: Option<AsyncFd<Arc<OwnedFd>>>,
+    /// Set where the primary accepts, and where it may have to.
+    accept: Accept,
     datagram: bool,
     /// Removed with the listener.
     _file: Option<SocketFile>,
+}
+
+/// From what the primary accepts.
+#[derive(Debug)]
+enum Accept {
+    /// Nothing: the workers accept.
+    Nothing,
+    /// The socket.
+    All(AsyncFd<Arc<OwnedFd>>),
+    /// Those of several sockets from which no worker accepts.
+    Rest(Lanes),
+}
+
+impl Accept {
+    fn watched(&self) -> impl Iterator<Item = &AsyncFd<Arc<OwnedFd>>> {
+        let (all, rest) = match self {
+            Self::Nothing => (None, None),
+            Self::All(socket) => (Some(socket), None),
+            Self::Rest(lanes) => (None, Some(lanes.watched())),
+        };
+        all.into_iter().chain(rest.into_iter().flatten())
+    }
 }
 
 /// All sockets of a primary.
@@ -50,20 +73,25 @@ const REST: Duration = Duration::from_millis(50);
 
 impl Listeners {
     /// Lets workers listen on `fd` under the number by which they know it.
-    pub(crate) fn inherit(&mut self, number: i32, fd: OwnedFd) {
-        self.inherited.insert(number, fd.into());
+    pub(crate) fn inherit(&mut self, number: i32, fd: Handle) {
+        self.inherited.insert(number, fd);
     }
 
     /// Makes a socket and says where it is bound, or the negative errno.
     ///
-    /// `accept`: the primary accepts; otherwise the workers listen on it themselves.
-    pub(crate) fn bind(&mut self, id: ListenerId, spec: &BindSpec, accept: bool) -> Result<LocalAddress, i32> {
-        self.try_bind(id, spec, accept)
+    /// `scheduling` says who accepts.
+    pub(crate) fn bind(
+        &mut self,
+        id: ListenerId,
+        spec: &BindSpec,
+        scheduling: Scheduling,
+    ) -> Result<LocalAddress, i32> {
+        self.try_bind(id, spec, scheduling)
             .map_err(|error| crate::sys::errno::negative(&error))
     }
 
-    fn try_bind(&mut self, id: ListenerId, spec: &BindSpec, accept: bool) -> io::Result<LocalAddress> {
-        let (handle, file, datagram, backlog) = match spec {
+    fn try_bind(&mut self, id: ListenerId, spec: &BindSpec, scheduling: Scheduling) -> io::Result<LocalAddress> {
+        let (handle, file, datagram, backlog): (Handle, _, _, _) = match spec {
             BindSpec::Tcp {
                 host,
                 port,
@@ -119,9 +147,12 @@ impl Listeners {
         if !datagram {
             listen::listen(&handle, backlog)?;
         }
-        let accept = match accept && !datagram {
-            true => Some(reactor::register(handle.fd.clone(), Interest::READABLE)?),
-            false => None,
+        let accept = match scheduling {
+            Scheduling::Shared => Accept::Nothing,
+            Scheduling::RoundRobin | Scheduling::Sticky => {
+                Accept::All(reactor::register(handle.fd.clone(), Interest::READABLE)?)
+            }
+            Scheduling::Kernel => Accept::Rest(Lanes::new(handle.clone(), backlog)?),
         };
         self.open.insert(
             id,
@@ -147,6 +178,40 @@ impl Listeners {
             .map(|listener| (listener.handle.clone(), listener.datagram))
     }
 
+    /// The socket of a lane for a worker.
+    pub(crate) fn lane(&mut self, id: ListenerId, lane: LaneId) -> Option<Handle> {
+        match &mut self.open.get_mut(&id)?.accept {
+            Accept::Rest(lanes) => Some(lanes.get(lane)),
+            Accept::Nothing | Accept::All(_) => None,
+        }
+    }
+
+    /// Lets the kernel give connections to these lanes only.
+    pub(crate) fn steer(&mut self, id: ListenerId, lanes: &[LaneId]) {
+        if let Some(Listener {
+            accept: Accept::Rest(all),
+            ..
+        }) = self.open.get_mut(&id)
+        {
+            all.steer(lanes);
+        }
+    }
+
+    /// Accepts what is in the kernel's queues at this moment, `most` of each, also where workers accept.
+    pub(crate) fn accept_now(&self, most: impl Fn(ListenerId) -> usize, accepted: &mut Vec<(ListenerId, OwnedFd)>) {
+        for (id, listener) in &self.open {
+            let take = |socket: BorrowedFd<'_>| {
+                let waiting = std::iter::from_fn(|| listen::accept(socket).ok()).take(most(*id));
+                waiting.map(|connection| (*id, connection)).collect::<Vec<_>>()
+            };
+            match &listener.accept {
+                Accept::Nothing => {}
+                Accept::All(socket) => accepted.extend(take(socket.as_fd())),
+                Accept::Rest(lanes) => lanes.sockets().for_each(|socket| accepted.extend(take(socket.as_fd()))),
+            }
+        }
+    }
+
     /// Accepts what `allowed` allows; ready when there is at least one connection.
     pub(crate) fn poll_accept(
         &mut self,
@@ -162,24 +227,23 @@ impl Listeners {
         let count = self.open.len().max(1);
         let listeners = self.open.iter().cycle().skip(self.turn % count).take(self.open.len());
         for (id, listener) in listeners {
-            let (Some(socket), room) = (&listener.accept, allowed(*id)) else {
-                continue;
-            };
-            let mut room = room;
-            while room > 0 {
-                let Poll::Ready(Ok(mut guard)) = socket.poll_read_ready(cx) else {
-                    break;
-                };
-                match listen::accept(guard.get_inner().as_fd()) {
-                    Ok(connection) => {
-                        accepted.push((*id, connection));
-                        room -= 1;
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
-                    Err(error) => {
-                        tracing::warn!(%error, "connections wait in the kernel: none can be accepted");
-                        self.rest = Some(Instant::now() + REST);
+            let mut room = allowed(*id);
+            for socket in listener.accept.watched() {
+                while room > 0 {
+                    let Poll::Ready(Ok(mut guard)) = socket.poll_read_ready(cx) else {
                         break;
+                    };
+                    match listen::accept(guard.get_inner().as_fd()) {
+                        Ok(connection) => {
+                            accepted.push((*id, connection));
+                            room -= 1;
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                        Err(error) => {
+                            tracing::warn!(%error, "connections wait in the kernel: none can be accepted");
+                            self.rest = Some(Instant::now() + REST);
+                            room = 0;
+                        }
                     }
                 }
             }
@@ -219,6 +283,12 @@ pub(crate) fn address_of_connection(socket: impl AsFd) -> io::Result<LocalAddres
     rustix::net::getpeername(&socket)?;
     rustix::io::ioctl_fionbio(&socket, true)?;
     local_address(socket)
+}
+
+/// The address of a connection's client, if it has one.
+pub(crate) fn client_of(connection: impl AsFd) -> Option<IpAddr> {
+    let client = SocketAddr::try_from(rustix::net::getpeername(connection).ok()??);
+    client.ok().map(|client| client.ip())
 }
 
 /// What `getsockname` says of a socket.

@@ -24,8 +24,11 @@ use crate::sys::spawn::{SpawnSpec, Spawned};
 use crate::sys::tree::Tree;
 use crate::watch::{Care, collect_left, watch as watch_over};
 
-/// The child's descriptor of its channel, as with Node's `fork()`, if nothing else has it.
-const CHANNEL_FD: i32 = 3;
+/// The first that is no standard stream: of sockets that are passed in, else of the channel, as with Node's `fork()`.
+pub(crate) const FIRST_FD: i32 = 3;
+
+const LISTEN_FDS: &str = "LISTEN_FDS";
+const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
 
 /// A process that was just started.
 pub(crate) struct Launched {
@@ -118,6 +121,7 @@ impl Command {
         let cgroup = cgroup.transpose()?;
         spec.cgroups.extend(cgroup.as_ref().map(AsFd::as_fd));
 
+        self.pass_listeners(&mut spec)?;
         let streams = self.stdio.iter().map(|(number, stdio)| Ends::make(*number, stdio));
         let streams = streams.collect::<io::Result<Vec<_>>>()?;
         spec.fds.extend(streams.iter().map(Ends::source));
@@ -129,7 +133,7 @@ impl Command {
             .transpose()?;
         let (ours, theirs) = pair.map(|pair| (pair.parent, pair.child)).unzip();
         if let (Some(config), Some(ours), Some(theirs)) = (self.channel, ours, &theirs) {
-            let mut number = CHANNEL_FD;
+            let mut number = FIRST_FD + self.listeners.len() as i32;
             while self.stdio.contains_key(&number) {
                 number += 1;
             }
@@ -160,6 +164,37 @@ impl Command {
             channel: made,
             streams: streams.into_iter().filter_map(Ends::into_ours).collect(),
         })
+    }
+
+    /// systemd: `sd_listen_fds(3)`, `sd_listen_fds_with_names(3)`.
+    fn pass_listeners<'fd>(&'fd self, spec: &mut SpawnSpec<'fd>) -> Result<(), SpawnError> {
+        if self.listeners.is_empty() {
+            return Ok(());
+        }
+        let refuse = |name: &String, reason| SpawnError::Listener {
+            name: name.clone(),
+            reason,
+        };
+        for ((name, socket), number) in self.listeners.iter().zip(FIRST_FD..) {
+            let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b':';
+            if name.len() > 255 || !name.bytes().all(is_plain) {
+                return Err(refuse(name, "LISTEN_FDNAMES has no room for such a name"));
+            }
+            if self.stdio.contains_key(&number) {
+                return Err(refuse(name, "its descriptor is given to something else"));
+            }
+            rustix::io::ioctl_fionbio(socket, self.has_channel()).map_err(io::Error::from)?;
+            spec.fds.push((number, sys::spawn::FdSource::Fd(socket.as_fd())));
+        }
+        let names: Vec<_> = self.listeners.iter().map(|(name, _)| name.as_str()).collect();
+        spec.env
+            .retain(|(name, _)| name != LISTEN_FDS && name != LISTEN_FDNAMES);
+        spec.env.extend([
+            (LISTEN_FDS.into(), names.len().to_string().into()),
+            (LISTEN_FDNAMES.into(), names.join(":").into()),
+        ]);
+        spec.listen_pid = true;
+        Ok(())
     }
 
     /// The parent's variables, changed as asked, without those that only the channel may set.

@@ -26,7 +26,7 @@ pub struct TcpOptions {
     /// An IPv6 listener takes IPv6 only (bit 0 of the protocol's `flags`). Always set explicitly, whatever the system's
     /// default is.
     pub v6_only: bool,
-    /// SO_REUSEPORT, for one socket per worker slot.
+    /// SO_REUSEPORT; see [`super::lane`].
     pub reuse_port: bool,
 }
 

@@ -9,6 +9,7 @@
 pub mod errno;
 pub mod helper;
 pub mod inherit;
+pub mod lane;
 pub mod limit;
 pub mod listen;
 pub mod message;
@@ -20,3 +21,4 @@ pub mod reclaim;
 pub mod spawn;
 pub mod stat;
 pub mod tree;
+pub mod user;

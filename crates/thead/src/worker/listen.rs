@@ -13,8 +13,8 @@ use thead_wire::cluster::{AddressType, Backlog, Query};
 use tokio::sync::oneshot;
 
 use super::address::{Address, AddressError, Place};
-use super::listener::{Connections, Listener};
-use super::member::{Granted, Request, Source};
+use super::listener::{Connections, Listener, Socket};
+use super::member::{Granted, Request};
 use super::udp::UdpSocket;
 use super::{Worker, activation};
 use crate::parent::ParentError;
@@ -222,27 +222,30 @@ impl Listen {
         };
         let (worker, address, found) = self.wanted.find(SocketType::STREAM, query).await?;
         let listener = match found {
-            Found::Passed(socket, bound) => Connections::of(socket).map(|connections| (bound, connections, None, None)),
-            Found::Granted(place, granted) => {
-                let connections = match (granted.source, &place) {
-                    (Source::Offers(offers), _) => Ok(Connections::Offered(offers)),
-                    // Node's primary does not, where it does not listen.
-                    (Source::Shared(socket), Place::Path(path)) => {
-                        sys::listen::open_to(path, unix).and_then(|()| Connections::of(socket))
-                    }
-                    (Source::Shared(socket), _) => Connections::of(socket),
-                };
-                let bound = granted.address.map_or_else(|| place.address(), Address::Ip);
-                connections.map(|connections| (bound, connections, Some(granted.held), None))
-            }
-            Found::Nowhere(place) => bind(place, backlog, ipv6_only, unix)
-                .and_then(|(bound, socket, file)| Ok((bound, Connections::of(socket)?, None, file))),
+            Found::Passed(socket, bound) => Socket::of(socket)
+                .map(|socket| Listener::new(bound, Connections::Own(socket, worker.stay()), None, None)),
+            Found::Granted(place, granted) => take(place, granted, unix),
+            Found::Nowhere(place) => bind(place, backlog, ipv6_only, unix).and_then(|(bound, socket, file)| {
+                let connections = Connections::Own(Socket::of(socket)?, worker.stay());
+                Ok(Listener::new(bound, connections, None, file))
+            }),
         };
-        match listener {
-            Ok((bound, connections, held, file)) => Ok(Listener::new(bound, connections, worker.stay(), held, file)),
-            Err(error) => Err(ListenError::Bind { address, error }),
-        }
+        listener.map_err(|error| ListenError::Bind { address, error })
     }
+}
+
+/// Takes what the primary gives.
+fn take(place: Place, granted: Granted, unix: UnixOptions) -> io::Result<Listener> {
+    if let (Some(_), Place::Path(path)) = (&granted.socket, &place) {
+        // Node's primary does not, where it does not listen.
+        sys::listen::open_to(path, unix)?;
+    }
+    let connections = Connections::Primary {
+        offers: granted.offers,
+        socket: granted.socket.map(Socket::of).transpose()?,
+    };
+    let bound = granted.address.map_or_else(|| place.address(), Address::Ip);
+    Ok(Listener::new(bound, connections, Some(granted.held), None))
 }
 
 /// Binds and listens.
@@ -354,10 +357,10 @@ impl BindUdp {
         let (worker, address, found) = self.wanted.find(SocketType::DGRAM, query).await?;
         let socket = match found {
             Found::Passed(socket, _) => Ok((socket, None)),
-            Found::Granted(_, Granted { source, held, .. }) => match source {
-                Source::Shared(socket) => Ok((socket, Some(held))),
+            Found::Granted(_, Granted { socket, held, .. }) => match socket {
+                Some(socket) => Ok((socket, Some(held))),
                 // A primary has no other way with UDP.
-                Source::Offers(_) => Err(Errno::PROTO.into()),
+                None => Err(Errno::PROTO.into()),
             },
             Found::Nowhere(place) => place
                 .udp()

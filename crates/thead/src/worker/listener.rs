@@ -23,7 +23,6 @@ pub struct Listener {
     _file: Option<SocketFile>,
     address: Address,
     connections: Connections,
-    stay: Stay,
     _held: Option<Held>,
     /// Gone when there are no more connections.
     more: Option<watch::Sender<()>>,
@@ -31,15 +30,51 @@ pub struct Listener {
 
 #[derive(Debug)]
 pub(super) enum Connections {
-    /// Sockets of this process's, or that all workers share.
-    Tcp(TcpListener),
-    Unix(UnixListener),
-    /// The primary accepts, and offers.
-    Offered(mpsc::Receiver<OwnedFd>),
+    /// A socket of this process's, for as long as it stays.
+    Own(Socket, Stay),
+    /// The primary accepts and offers, and where it has given a socket, this process accepts from that as well.
+    Primary {
+        /// Ends when this worker is to leave, or its primary is gone.
+        offers: mpsc::Receiver<OwnedFd>,
+        socket: Option<Socket>,
+    },
 }
 
 impl Connections {
-    /// Those of a listening socket, which is non-blocking.
+    /// `None` when there will be no more.
+    async fn next(&mut self) -> Option<io::Result<Stream>> {
+        match self {
+            Self::Own(socket, stay) => tokio::select! {
+                biased;
+                () = stay.ended() => None,
+                accepted = socket.accept() => Some(accepted),
+            },
+            Self::Primary { offers, socket } => tokio::select! {
+                // What was offered is ours already.
+                biased;
+                offer = offers.recv() => offer.map(Stream::from_fd),
+                accepted = accept(socket.as_ref()) => Some(accepted),
+            },
+        }
+    }
+}
+
+async fn accept(socket: Option<&Socket>) -> io::Result<Stream> {
+    match socket {
+        Some(socket) => socket.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A listening socket of either kind.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Socket {
+    /// `socket` is non-blocking.
     pub(super) fn of(socket: OwnedFd) -> io::Result<Self> {
         Ok(match sockopt::socket_domain(&socket)? {
             AddressFamily::UNIX => Self::Unix(UnixListener::from_std(socket.into())?),
@@ -47,12 +82,10 @@ impl Connections {
         })
     }
 
-    /// `None` when there will be no more.
-    async fn next(&mut self) -> Option<io::Result<Stream>> {
-        Some(match self {
-            Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| stream.into()),
-            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| stream.into()),
-            Self::Offered(offers) => Stream::from_fd(offers.recv().await?),
+    async fn accept(&self) -> io::Result<Stream> {
+        Ok(match self {
+            Self::Tcp(listener) => listener.accept().await?.0.into(),
+            Self::Unix(listener) => listener.accept().await?.0.into(),
         })
     }
 }
@@ -64,7 +97,6 @@ impl Listener {
     pub(super) fn new(
         address: Address,
         connections: Connections,
-        stay: Stay,
         held: Option<Held>,
         file: Option<SocketFile>,
     ) -> Self {
@@ -72,7 +104,6 @@ impl Listener {
             _file: file,
             address,
             connections,
-            stay,
             _held: held,
             more: Some(watch::Sender::new(())),
         }
@@ -94,16 +125,7 @@ impl Listener {
     /// Loses nothing.
     pub async fn accept(&mut self) -> io::Result<Option<(Stream, Option<SocketAddr>)>> {
         loop {
-            let next = match &self.connections {
-                // What was offered before is served still.
-                Connections::Offered(_) => self.connections.next().await,
-                _ => tokio::select! {
-                    biased;
-                    () = self.stay.ended() => None,
-                    next = self.connections.next() => next,
-                },
-            };
-            let Some(next) = next else {
+            let Some(next) = self.connections.next().await else {
                 self.more = None;
                 return Ok(None);
             };

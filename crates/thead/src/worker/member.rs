@@ -43,17 +43,11 @@ pub(crate) enum Request {
 pub(crate) struct Granted {
     /// Of TCP and UDP, if the primary tells.
     pub(crate) address: Option<SocketAddr>,
-    pub(crate) source: Source,
+    /// Connections that the primary has accepted. Ends when this worker is to leave.
+    pub(crate) offers: mpsc::Receiver<OwnedFd>,
+    /// A socket to use as well, which listens if it is one for connections: shared by all workers, or this one's lane.
+    pub(crate) socket: Option<OwnedFd>,
     pub(crate) held: Held,
-}
-
-/// Where its connections come from.
-#[derive(Debug)]
-pub(crate) enum Source {
-    /// The primary accepts, and offers.
-    Offers(mpsc::Receiver<OwnedFd>),
-    /// A socket that all workers share; one for connections listens.
-    Shared(OwnedFd),
 }
 
 /// The primary believes that this socket is open, until it is dropped.
@@ -87,8 +81,7 @@ fn place(query: &Query) -> Place {
 #[derive(Debug)]
 struct Open {
     place: Place,
-    /// `None` if the socket itself is here.
-    offers: Option<mpsc::Sender<OwnedFd>>,
+    offers: mpsc::Sender<OwnedFd>,
 }
 
 /// How often a place was asked for.
@@ -179,7 +172,7 @@ impl Member {
         let handle = handle.and_then(|handle| handle.into_owned().ok());
         match (message.message, handle) {
             (ToWorker::Shared { ack, key, .. }, Some(socket)) => {
-                self.answer(ack, &key, |query| shared(query, socket));
+                self.answer(ack, &key, |query| Ok((share(query, &socket)?, Some(socket))));
             }
             // Success without a descriptor is the primary's own listener, whatever number says success.
             (ToWorker::Shared { ack, key, .. }, None) => self.offered(ack, key, None),
@@ -190,10 +183,9 @@ impl Member {
                 self.answer(ack, &key, |_| Err(io::Error::from_raw_os_error(-errno)));
             }
             (ToWorker::NewConn { key, .. }, connection) => {
-                let offers = self.open.get(&key).and_then(|open| open.offers.as_ref());
                 let accepted = connection
-                    .zip(offers)
-                    .is_some_and(|(connection, offers)| offers.try_send(connection).is_ok());
+                    .zip(self.open.get(&key))
+                    .is_some_and(|(connection, open)| open.offers.try_send(connection).is_ok());
                 if let Some(ack) = message.seq {
                     self.say(FromWorker::Accepted { ack, accepted });
                 }
@@ -215,25 +207,29 @@ impl Member {
     /// The primary listens. Its address is told for TCP; a port other than the one asked for means that it has none.
     fn offered(&mut self, ack: u64, key: Arc<str>, name: Option<(Box<str>, u16)>) {
         self.answer(ack, &key, |query| {
-            let (offers, taken) = mpsc::channel(WAITING);
             let bound = name.and_then(|(text, port)| sys::listen::numeric_address(&text, port).ok());
             same_port(query, bound)?;
-            Ok((bound, Source::Offers(taken), Some(offers)))
+            Ok((bound, None))
         });
     }
 
-    fn answer(&mut self, ack: u64, key: &Arc<str>, grant: impl FnOnce(&Query) -> io::Result<Grant>) {
+    fn answer(
+        &mut self,
+        ack: u64,
+        key: &Arc<str>,
+        bind: impl FnOnce(&Query) -> io::Result<(Option<SocketAddr>, Option<OwnedFd>)>,
+    ) {
         let Some(Asked { mut query, granted }) = self.asked.remove(&ack) else {
             return;
         };
         let place = place(&query);
-        let grant = match self.open.contains_key(key) {
+        let bound = match self.open.contains_key(key) {
             // It must differ from all that are open.
             true => Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
-            false => grant(&query),
+            false => bind(&query),
         };
-        let (address, source, offers) = match grant {
-            Ok(grant) => grant,
+        let (address, socket) = match bound {
+            Ok(bound) => bound,
             Err(error) => {
                 self.forget(&place);
                 // Whoever asked may have given up.
@@ -241,7 +237,9 @@ impl Member {
                 return;
             }
         };
-        self.open.insert(key.clone(), Open { place, offers });
+        let (sender, offers) = mpsc::channel(WAITING);
+        let open = Open { place, offers: sender };
+        self.open.insert(key.clone(), open);
         // Dropped, it closes what is open: whoever asked may have given up, now or before it looks.
         let held = Held {
             key: key.clone(),
@@ -251,8 +249,13 @@ impl Member {
             drop(self.close(key));
             return;
         }
-        let taken = granted.send(Ok(Granted { address, source, held })).is_ok();
-        if taken {
+        let grant = Granted {
+            address,
+            offers,
+            socket,
+            held,
+        };
+        if granted.send(Ok(grant)).is_ok() {
             query.port = address.map_or(query.port, |address| Some(address.port().into()));
             self.say(FromWorker::Listening(query));
         }
@@ -299,18 +302,15 @@ impl Member {
     }
 }
 
-/// What becomes of a query: the address, the socket, and where offers go if the primary accepts.
-type Grant = (Option<SocketAddr>, Source, Option<mpsc::Sender<OwnedFd>>);
-
 /// Takes what the primary has bound, and listens. Node's primary may not have been able to bind, and says nothing of it.
-fn shared(query: &Query, socket: OwnedFd) -> io::Result<Grant> {
-    let bound = SocketAddr::try_from(rustix::net::getsockname(&socket)?).ok();
+fn share(query: &Query, socket: &OwnedFd) -> io::Result<Option<SocketAddr>> {
+    let bound = SocketAddr::try_from(rustix::net::getsockname(socket)?).ok();
     same_port(query, bound)?;
     if !matches!(query.address_type, Some(AddressType::Udp4 | AddressType::Udp6)) {
-        sys::listen::listen(&socket, query.backlog())?;
+        sys::listen::listen(socket, query.backlog())?;
     }
-    rustix::io::ioctl_fionbio(&socket, true)?;
-    Ok((bound, Source::Shared(socket), None))
+    rustix::io::ioctl_fionbio(socket, true)?;
+    Ok(bound)
 }
 
 /// Node: `lib/net.js`, checkBindError.

@@ -374,3 +374,59 @@ fn a_child_says_that_it_runs_before_anything_else() {
         assert!(matches!(child.next().await, Some(ChildEvent::Spawn)));
     });
 }
+
+/// What a child finds of the sockets that it was passed, and that nothing else has come along.
+const PASSED: &str = r#"
+    [ "$LISTEN_PID" = $$ ] && echo "for me: $LISTEN_FDS of $LISTEN_FDNAMES, channel ${NODE_CHANNEL_FD-none}"
+    for fd in 3 4 5 6; do
+        [ ! -e /proc/$$/fd/$fd ] || echo "$fd $(readlink /proc/$$/fd/$fd | tr -d '[:digit:]')"
+    done
+"#;
+
+#[test]
+fn sockets_are_passed_in_as_systemd_does_and_a_channel_is_behind_them() {
+    test(async || {
+        let socket = || OwnedFd::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let command = Command::shell(PASSED)
+            .env("LISTEN_FDS", "7")
+            .env("LISTEN_PID", "1")
+            .listener("http", socket())
+            .listener("admin page", socket());
+        let found = says(command.clone()).await;
+        assert_eq!(
+            found,
+            "for me: 2 of http:admin page, channel none\n3 socket:[]\n4 socket:[]"
+        );
+        let found = says(command.channel(thead::Serialization::Json)).await;
+        assert!(found.starts_with("for me: 2 of http:admin page, channel 5"), "{found}");
+    });
+}
+
+#[test]
+fn sockets_are_blocking_without_a_channel_and_not_with_one() {
+    test(async || {
+        let ours = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let blocks = || {
+            let flags = rustix::fs::fcntl_getfl(&ours).unwrap();
+            !flags.contains(rustix::fs::OFlags::NONBLOCK)
+        };
+        let command = Command::new("true").listener("a", OwnedFd::from(ours.try_clone().unwrap()));
+        command.clone().output().await.unwrap();
+        assert!(blocks());
+        command.channel(thead::Serialization::Json).output().await.unwrap();
+        assert!(!blocks());
+    });
+}
+
+#[test]
+fn a_socket_without_a_place_or_a_name_is_refused() {
+    test(async || {
+        let socket = || OwnedFd::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        for (name, number) in [("a:b", 9), ("a\n", 9), ("a", 3)] {
+            let command = Command::new("true").listener(name, socket()).fd(number, Stdio::Null);
+            let error = command.spawn().unwrap_err();
+            assert_eq!(error.code(), "EINVAL", "{name:?} {number}: {error}");
+        }
+    });
+}

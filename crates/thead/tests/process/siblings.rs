@@ -12,11 +12,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thead::channel::Fault;
 use thead::core::id::WorkerId;
 use thead::core::service::{Event, Outcome};
-use thead::service::{Options, Policy, Service, ServiceEvent};
+use thead::output::{self, Item};
+use thead::service::{Options, Policy, Program, Service, ServiceEvent};
 use thead::wire::endpoint::ProtocolError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet, LocalSet};
 
 use crate::kit::{forget_peak, in_time, misbehave, peak, test};
@@ -41,11 +42,11 @@ struct Record {
 
 fn options(what: &str) -> Options {
     let command = misbehave("worker").env("MISBEHAVE", format!("{}={what}", BAD.0));
-    let mut options = Options::new(command);
-    options.life.instances = 3;
-    options.life.restart.backoff.first = Duration::from_millis(20);
-    options.life.stop.timeout = Duration::from_millis(300);
-    options.life.stop.drain = Duration::from_secs(1);
+    let mut options = Options::new(Program::new(command));
+    options.settings.life.instances = 3;
+    options.settings.life.restart.backoff.first = Duration::from_millis(20);
+    options.settings.life.stop.timeout = Duration::from_millis(300);
+    options.settings.life.stop.drain = Duration::from_secs(1);
     options.cluster.stuck = Duration::from_secs(1);
     options
 }
@@ -53,7 +54,7 @@ fn options(what: &str) -> Options {
 /// Three workers that serve.
 fn honest() -> Options {
     let mut options = options("");
-    options.command = misbehave("worker");
+    options.program.command = misbehave("worker");
     options
 }
 
@@ -71,7 +72,7 @@ fn trial_of(mut options: Options, ends: bool) -> Record {
                 let before = forget_peak();
                 let mut lines = None;
                 if options.lines.is_some() {
-                    let (sink, taken) = mpsc::channel(64);
+                    let (sink, taken) = output::queue(64 << 10);
                     (options.lines, lines) = (Some(sink), Some(taken));
                 }
                 let mut service = Service::start(options).unwrap();
@@ -89,8 +90,10 @@ fn trial_of(mut options: Options, ends: bool) -> Record {
                             operator.stop();
                             continue;
                         }
-                        Some(_) = async { lines.as_mut()?.recv().await }, if lines.is_some() => {
-                            record.lines += 1;
+                        Some(item) = async { lines.as_mut()?.next().await }, if lines.is_some() => {
+                            if let Item::Block(block) = item {
+                                record.lines += block.line_count();
+                            }
                             continue;
                         }
                     };
@@ -332,7 +335,7 @@ fn a_flood_of_cluster_messages_stops_nobody() {
 #[test]
 fn a_flood_of_output_stops_nobody() {
     let mut options = options("prints without end");
-    options.lines = Some(mpsc::channel(1).0);
+    options.lines = Some(output::queue(1).0);
     let record = trial_of(options, false);
     assert!(record.lines > 1_000, "{record:?}");
 }
@@ -341,8 +344,8 @@ fn a_flood_of_output_stops_nobody() {
 fn a_service_whose_workers_all_die_at_once_fails_and_frees_its_ports() {
     test(async || {
         let mut options = options("exits");
-        options.command = misbehave("dies with a connection in hand");
-        options.life.restart.policy = Policy::Always;
+        options.program.command = misbehave("dies with a connection in hand");
+        options.settings.life.restart.policy = Policy::Always;
         let mut service = Service::start(options).unwrap();
         let (mut spawned, mut outcome) = (0, None);
         while let Some(event) = in_time("the end", service.next()).await {

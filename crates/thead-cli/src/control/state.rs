@@ -1,0 +1,237 @@
+//! What should run, on disk: written whole at each change, and read back after any crash.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{self, Name};
+
+/// One service, as it should be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Saved {
+    pub(crate) name: Name,
+    pub(crate) config: config::Service,
+    pub(crate) base: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) source: Option<String>,
+    /// The group that it is in, as the configuration had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<Member>,
+    pub(crate) running: bool,
+    pub(crate) generation: u64,
+}
+
+/// A service's place in a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Member {
+    pub(crate) name: Name,
+    pub(crate) group: config::Group,
+}
+
+/// The file of the last state, and that of the one before.
+const CURRENT: &str = "services.json";
+const PREVIOUS: &str = "services.json.old";
+/// Written first, and then given its name.
+const NEW: &str = "services.json.new";
+/// Of the first line: says what the file is, and guards the rest of it.
+const MAGIC: &str = "thead-state 1";
+
+/// The directory of the state. One daemon has it at a time.
+#[derive(Debug)]
+pub(crate) struct Store {
+    dir: PathBuf,
+    _lock: File,
+}
+
+/// What was found at the start.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) services: Vec<Saved>,
+    /// What is wrong with the newest file, if an older one was taken.
+    pub(crate) damage: Option<String>,
+}
+
+impl Store {
+    /// Takes the directory.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if another daemon has it.
+    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+        let lock = private()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(dir.join("lock"))?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// The newest state that is whole.
+    ///
+    /// # Errors
+    /// There is a state, and none that is whole.
+    pub(crate) fn load(&self) -> io::Result<Found> {
+        let current = self.read(CURRENT);
+        let previous = self.read(PREVIOUS);
+        match (current, previous) {
+            (Ok(Some(services)), _) => Ok(Found { services, damage: None }),
+            // A crash between the two renames, or the first start.
+            (Ok(None), Ok(services)) => Ok(Found {
+                services: services.unwrap_or_default(),
+                damage: None,
+            }),
+            (Err(error), Ok(Some(services))) => Ok(Found {
+                services,
+                damage: Some(error.to_string()),
+            }),
+            (Err(error), _) | (Ok(None), Err(error)) => Err(error),
+        }
+    }
+
+    fn read(&self, name: &str) -> io::Result<Option<Vec<Saved>>> {
+        let path = self.dir.join(name);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let damaged = |what: String| {
+            let text = format!("{} is damaged: {what}", path.display());
+            io::Error::new(io::ErrorKind::InvalidData, text)
+        };
+        let body = checked(&bytes).ok_or_else(|| damaged("it is cut off, or was changed by hand".into()))?;
+        serde_json::from_slice(body)
+            .map(Some)
+            .map_err(|error| damaged(error.to_string()))
+    }
+
+    /// Puts a new state in place of the old one. At every moment one of them is whole on disk.
+    ///
+    /// # Errors
+    /// Of the file system; the old state is in force then.
+    pub(crate) fn save(&self, services: &[Saved]) -> io::Result<()> {
+        let body = serde_json::to_vec_pretty(services)?;
+        let new = self.dir.join(NEW);
+        let mut file = private().write(true).create(true).truncate(true).open(&new)?;
+        let head = format!("{MAGIC} {} {:016x}\n", body.len(), hash(&body));
+        file.write_all(head.as_bytes())?;
+        file.write_all(&body)?;
+        file.sync_all()?;
+        let current = self.dir.join(CURRENT);
+        match fs::rename(&current, self.dir.join(PREVIOUS)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::rename(&new, &current)?;
+        File::open(&self.dir)?.sync_all()
+    }
+}
+
+/// Readable by its owner only, from its first moment on.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK);
+    options
+}
+
+/// What follows the first line, if that fits it.
+fn checked(bytes: &[u8]) -> Option<&[u8]> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    let head = std::str::from_utf8(&bytes[..end]).ok()?;
+    let mut words = head.strip_prefix(MAGIC)?.split_whitespace();
+    let body = &bytes[end + 1..];
+    let length = words.next()?.parse::<usize>().ok()?;
+    let sum = u64::from_str_radix(words.next()?, 16).ok()?;
+    (length == body.len() && sum == hash(body)).then_some(body)
+}
+
+/// FNV-1a: against cuts and slips of the hand, not against enemies, who cannot write here.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn service(name: &str) -> Saved {
+        Saved {
+            name: name.parse().unwrap(),
+            config: serde_json::from_value(serde_json::json!({ "run": "true" })).unwrap(),
+            base: "/".into(),
+            source: None,
+            group: None,
+            running: true,
+            generation: 3,
+        }
+    }
+
+    #[test]
+    fn g27_a_state_cut_at_any_byte_gives_way_to_the_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.save(&[service("a")]).unwrap();
+        store.save(&[service("a"), service("b")]).unwrap();
+        let path = dir.path().join(CURRENT);
+        let whole = fs::read(&path).unwrap();
+        for length in 0..whole.len() {
+            fs::write(&path, &whole[..length]).unwrap();
+            let found = store.load().unwrap();
+            assert_eq!(found.services, [service("a")], "cut at {length}");
+            assert!(found.damage.is_some(), "cut at {length}");
+        }
+        for at in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 1;
+            fs::write(&path, &changed).unwrap();
+            let found = store.load().unwrap();
+            // Spaces of the first line mean nothing.
+            if found.damage.is_some() {
+                assert_eq!(found.services, [service("a")], "changed at {at}");
+            } else {
+                assert_eq!(found.services.len(), 2, "changed at {at}");
+            }
+        }
+        fs::write(&path, &whole).unwrap();
+        assert_eq!(store.load().unwrap().services, [service("a"), service("b")]);
+    }
+
+    #[test]
+    fn g27_a_crash_between_any_two_steps_of_saving_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.load().unwrap().services, []);
+        store.save(&[service("a")]).unwrap();
+        // As left by a crash after the first rename.
+        fs::rename(dir.path().join(CURRENT), dir.path().join(PREVIOUS)).unwrap();
+        assert_eq!(store.load().unwrap().services, [service("a")]);
+        // As left by a crash before it.
+        fs::write(dir.path().join(NEW), "half").unwrap();
+        assert_eq!(store.load().unwrap().services, [service("a")]);
+    }
+
+    #[test]
+    fn nobody_else_can_read_the_state_and_one_daemon_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.save(&[service("a")]).unwrap();
+        let mode = fs::metadata(dir.path().join(CURRENT)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let second = Store::open(dir.path()).unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
+    }
+}

@@ -1,0 +1,500 @@
+//! Keeps what workers print.
+//!
+//! A thread of its own takes from the queue, puts times and names before lines and appends whole lines to the live file.
+//! It alone waits for the disk. Nothing is lost while a disk is slow, full or away, until the queue is full.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use thead::core::worker::Slot;
+use thead::output::{self, Item, Queue, Sink, WhenFull};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::file::{FileError, LiveFile};
+use super::name::Log;
+use super::record::{About, Head, Kind, Time};
+use super::retain::{Housekeeper, Rules};
+
+/// What is kept, and what happens when it is too much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// A file is put aside before it is larger than this, in bytes.
+    pub(crate) max_size: u64,
+    /// A file is put aside before a record comes that is so much younger than its first one.
+    pub(crate) max_age: Option<Duration>,
+    /// How many files that were put aside are kept.
+    pub(crate) keep: usize,
+    /// What all files of the service together may take, in bytes. What is being written is never deleted.
+    pub(crate) total: u64,
+    /// Compress what was put aside.
+    pub(crate) compress: bool,
+    /// What happens to lines when the disk does not keep up.
+    pub(crate) when_full: WhenFull,
+    /// How many bytes wait in memory for a slow disk before that.
+    pub(crate) queue: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_size: 50 << 20,
+            max_age: None,
+            keep: 10,
+            total: 1 << 30,
+            compress: true,
+            when_full: WhenFull::Drop,
+            queue: 4 << 20,
+        }
+    }
+}
+
+/// Something that the operator should know.
+#[derive(Debug)]
+#[non_exhaustive]
+pub(crate) enum Event {
+    /// Records cannot be written. They are kept in memory as long as there is room, and tried again.
+    Failing(FileError),
+    /// They are written again.
+    Recovered {
+        /// How long they were not.
+        after: Duration,
+    },
+    /// The file grows beyond its size, for it cannot be put aside. Tried again.
+    NotPutAside(FileError),
+    /// The thread that writes has ended, by a fault of ours. Nothing is kept any more.
+    Ended,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failing(error) | Self::NotPutAside(error) => write!(f, "failed to {error}"),
+            Self::Recovered { after } => write!(f, "the log is written again, after {after:.1?}"),
+            Self::Ended => f.write_str("the log is not written any more, by a fault of thead's"),
+        }
+    }
+}
+
+/// What a writer has done so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stats {
+    /// Records written.
+    pub(crate) lines: u64,
+    /// Bytes written.
+    pub(crate) bytes: u64,
+    /// Files put aside.
+    pub(crate) put_aside: u64,
+    /// Lines that found no room in the queue.
+    pub(crate) dropped_lines: u64,
+    /// Bytes that wait in the queue.
+    pub(crate) waiting: u64,
+    /// Why nothing is written now.
+    pub(crate) failing: Option<String>,
+}
+
+/// The log of a service, being written. What comes after it was dropped is lost; [`close`](Self::close) tells of the rest.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    sink: Sink,
+    commands: mpsc::UnboundedSender<Command>,
+    /// `None` once its end was told.
+    events: Option<mpsc::Receiver<Event>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Configure(Settings),
+    Reopen,
+    Close(oneshot::Sender<()>),
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    lines: AtomicU64,
+    bytes: AtomicU64,
+    put_aside: AtomicU64,
+    failing: Mutex<Option<String>>,
+}
+
+impl Shared {
+    fn set_failing(&self, why: Option<String>) {
+        *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+}
+
+/// Events that wait for somebody who wants to know. Of further ones the last is in [`Stats::failing`].
+const EVENTS: usize = 16;
+
+impl Writer {
+    /// Starts writing the log of a service. Files are opened by its thread, which tries again if it cannot; so this never
+    /// waits for a disk.
+    ///
+    /// # Errors
+    /// No service can have this name, or no thread can be had.
+    pub(crate) fn open(dir: &Path, name: &str, settings: Settings) -> io::Result<Self> {
+        let (sink, queue) = output::queue(settings.queue);
+        sink.set_when_full(settings.when_full);
+        let (commands, obeyed) = mpsc::unbounded_channel();
+        let (told, events) = mpsc::channel(EVENTS);
+        let shared = Arc::new(Shared::default());
+        let mut scribe = Scribe {
+            log: Log::new(dir, name)?,
+            settings,
+            file: None,
+            last_aside: None,
+            aside_after: None,
+            buffer: Vec::new(),
+            done: 0,
+            records: 0,
+            trouble: None,
+            housekeeper: None,
+            commands: obeyed,
+            closing: None,
+            events: told,
+            shared: shared.clone(),
+        };
+        // Its own, so that it depends on no other: the queue and the clock are all that it waits for.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        std::thread::Builder::new()
+            .name("log-writer".into())
+            .spawn(move || runtime.block_on(scribe.write(queue)))?;
+        Ok(Self {
+            sink,
+            commands,
+            events: Some(events),
+            shared,
+        })
+    }
+
+    /// Where workers' lines go: for [`Options::lines`](thead::service::Options::lines).
+    pub(crate) fn sink(&self) -> Sink {
+        self.sink.clone()
+    }
+
+    /// Writes a record of ours: about a worker, or about the service. Control characters become spaces.
+    pub(crate) fn note(&self, about: Option<(Slot, u32)>, text: impl Into<String>) {
+        self.sink.note(about, text);
+    }
+
+    /// Has other settings from now on.
+    pub(crate) fn configure(&self, settings: Settings) {
+        self.sink.set_limit(settings.queue);
+        self.sink.set_when_full(settings.when_full);
+        self.command(Command::Configure(settings));
+    }
+
+    /// Closes the file; what comes next goes into the file that then has the name.
+    pub(crate) fn reopen(&self) {
+        self.command(Command::Reopen);
+    }
+
+    fn command(&self, command: Command) {
+        // The thread ends only after `close`, which takes the writer.
+        let _ = self.commands.send(command);
+    }
+
+    /// What was done so far.
+    pub(crate) fn stats(&self) -> Stats {
+        let failing = self.shared.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        Stats {
+            lines: self.shared.lines.load(Ordering::Relaxed),
+            bytes: self.shared.bytes.load(Ordering::Relaxed),
+            put_aside: self.shared.put_aside.load(Ordering::Relaxed),
+            dropped_lines: self.sink.dropped_lines(),
+            waiting: self.sink.waiting() as u64,
+            failing: failing.clone(),
+        }
+    }
+
+    /// What goes wrong, and what is well again. Pending for ever while nothing happens.
+    ///
+    /// # Cancel safety
+    /// Loses nothing.
+    pub(crate) async fn next(&mut self) -> Event {
+        let Some(events) = &mut self.events else {
+            return std::future::pending().await;
+        };
+        match events.recv().await {
+            Some(event) => event,
+            None => {
+                self.events = None;
+                Event::Ended
+            }
+        }
+    }
+
+    /// Writes what waits and ends. Says whether all of it was written within this time; a disk that is stalled is left to
+    /// the thread.
+    pub(crate) async fn close(self, patience: Duration) -> bool {
+        let (done, closed) = oneshot::channel();
+        self.command(Command::Close(done));
+        tokio::time::timeout(patience, closed)
+            .await
+            .is_ok_and(|sent| sent.is_ok())
+    }
+}
+
+/// The one that writes.
+struct Scribe {
+    log: Log,
+    settings: Settings,
+    file: Option<LiveFile>,
+    /// The time in the name of the file that was put aside last.
+    last_aside: Option<Time>,
+    /// When it may be tried again, after it failed.
+    aside_after: Option<Instant>,
+    /// Whole records. The first `done` bytes are written.
+    buffer: Vec<u8>,
+    done: usize,
+    /// In the buffer.
+    records: u64,
+    trouble: Option<Trouble>,
+    housekeeper: Option<Housekeeper>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    /// It is to end, and this waits to hear of it.
+    closing: Option<oneshot::Sender<()>>,
+    events: mpsc::Sender<Event>,
+    shared: Arc<Shared>,
+}
+
+/// The file cannot be written.
+struct Trouble {
+    since: Instant,
+    why: String,
+    /// Until the next try.
+    delay: Duration,
+}
+
+/// What is written at once, if so much waits.
+const BATCH: usize = 128 << 10;
+/// Between tries while a file cannot be written: the first time, and at most; twice as long each time.
+const FIRST_DELAY: Duration = Duration::from_millis(50);
+const LAST_DELAY: Duration = Duration::from_secs(2);
+/// Between tries to put a file aside.
+const ASIDE_DELAY: Duration = Duration::from_secs(10);
+
+impl Scribe {
+    async fn write(&mut self, mut queue: Queue) {
+        while self.closing.is_none() {
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => match command {
+                    Some(command) => self.obey(command),
+                    None => break,
+                },
+                item = queue.next() => match item {
+                    Some(item) => self.take(item).await,
+                    None => break,
+                },
+            }
+            if queue.is_empty() {
+                self.flush().await;
+            }
+        }
+        // No more than is there now: workers may still print.
+        let mut rest = queue.take_all();
+        while let Some(item) = rest.pop_front() {
+            self.take(item).await;
+        }
+        self.flush().await;
+        if let Some(closing) = self.closing.take().filter(|_| self.buffer.is_empty()) {
+            let _ = closing.send(());
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Configure(settings) => {
+                self.settings = settings;
+                self.tidy();
+            }
+            Command::Reopen => self.file = None,
+            Command::Close(done) => self.closing = Some(done),
+        }
+    }
+
+    async fn take(&mut self, item: Item) {
+        match item {
+            Item::Block(block) => {
+                let about = (block.from.slot.0, block.from.pid);
+                let head = Head::new(block.time.into(), Some(about), block.from.stream.into());
+                for line in block.lines() {
+                    self.record(&head, line.text, line.cut).await;
+                }
+            }
+            Item::Note(note) => {
+                let about = note.about.map(|(slot, pid)| (slot.0, pid));
+                self.say(note.time.into(), about, &note.text).await;
+            }
+            Item::Dropped { lines, since } => {
+                let lines = if lines == 1 {
+                    "1 line was".into()
+                } else {
+                    format!("{lines} lines were")
+                };
+                let text = format!("{lines} dropped here: the disk did not keep up");
+                self.say(since.into(), None, &text).await;
+            }
+            // A kind of item that is made one day has its arm here.
+            _ => {}
+        }
+    }
+
+    async fn say(&mut self, time: Time, about: About, text: &str) {
+        let text = text.replace(char::is_control, " ");
+        self.record(&Head::new(time, about, Kind::Thead), text.as_bytes(), false)
+            .await;
+    }
+
+    async fn record(&mut self, head: &Head, text: &[u8], cut: bool) {
+        if !self.buffer.is_empty() && self.buffer.len() + head.length() + text.len() > self.room() {
+            self.flush().await;
+        }
+        head.write(text, cut, &mut self.buffer);
+        self.records += 1;
+    }
+
+    /// How much may wait in the buffer, so that what is written at once goes into one file.
+    fn room(&self) -> usize {
+        let size = self.file.as_ref().map_or(0, LiveFile::size);
+        usize::try_from(self.settings.max_size.saturating_sub(size)).map_or(BATCH, |room| room.min(BATCH))
+    }
+
+    /// Writes what is in the buffer, however long it takes; unless it is to end.
+    async fn flush(&mut self) {
+        while !self.buffer.is_empty() {
+            match self.try_flush() {
+                Ok(()) => self.is_well(),
+                Err(_) if self.closing.is_some() || self.commands.is_closed() => return,
+                Err(error) => {
+                    let delay = self.is_ill(error);
+                    tokio::select! {
+                        Some(command) = self.commands.recv() => self.obey(command),
+                        () = tokio::time::sleep(delay) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn try_flush(&mut self) -> Result<(), FileError> {
+        if self.file.as_mut().is_some_and(|file| !file.is_in_place()) {
+            self.file = None;
+        }
+        if self.file.is_none() {
+            self.open()?;
+        }
+        self.put_aside_if_due();
+        let Some(file) = &mut self.file else { return Ok(()) };
+        file.append(&self.buffer, &mut self.done)?;
+        self.shared.lines.fetch_add(self.records, Ordering::Relaxed);
+        self.shared.bytes.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
+        self.buffer.clear();
+        (self.done, self.records) = (0, 0);
+        Ok(())
+    }
+
+    fn open(&mut self) -> Result<(), FileError> {
+        let file = LiveFile::open(&self.log)?;
+        // A record of which the old file has a part is written whole into this one.
+        let done = self.buffer[..self.done].iter().rposition(|byte| *byte == b'\n');
+        self.buffer.drain(..done.map_or(0, |newline| newline + 1));
+        self.done = 0;
+        if file.is_torn() {
+            let mut end = b"\n".to_vec();
+            let text = b"the record before this one is not whole";
+            Head::new(Time::now(), None, Kind::Thead).write(text, false, &mut end);
+            self.buffer.splice(..0, end);
+            self.records += 1;
+        }
+        if self.file.replace(file).is_none() && self.last_aside.is_none() {
+            let asides = self.log.asides().unwrap_or_default();
+            self.last_aside = asides.last().map(|aside| aside.time);
+            // What a predecessor left to do.
+            if !asides.is_empty() {
+                self.tidy();
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on in a new file if this one is full or old. Where that cannot be, the old one takes more.
+    fn put_aside_if_due(&mut self) {
+        let Some(file) = &self.file else { return };
+        let full = file.size() + self.buffer.len() as u64 > self.settings.max_size;
+        let old = self.settings.max_age.is_some_and(|most| file.age() > most);
+        // Not within a record.
+        if file.size() == 0 || self.done > 0 || !(full || old) || self.aside_after.is_some_and(|at| Instant::now() < at)
+        {
+            return;
+        }
+        let put = file.put_aside(self.last_aside).and_then(|time| {
+            self.last_aside = time.or(self.last_aside);
+            self.shared
+                .put_aside
+                .fetch_add(u64::from(time.is_some()), Ordering::Relaxed);
+            self.open()
+        });
+        self.aside_after = None;
+        if let Err(error) = put {
+            self.aside_after = Some(Instant::now() + ASIDE_DELAY);
+            let _ = self.events.try_send(Event::NotPutAside(error));
+        }
+        self.tidy();
+    }
+
+    fn tidy(&mut self) {
+        let rules = Rules {
+            keep: self.settings.keep,
+            total: self.settings.total,
+            compress: self.settings.compress,
+        };
+        if !self.housekeeper.as_ref().is_some_and(|keeper| keeper.wake(rules)) {
+            // Where no thread can be had, the next file will try again.
+            self.housekeeper = Housekeeper::start(self.log.clone()).ok();
+            if let Some(keeper) = &self.housekeeper {
+                keeper.wake(rules);
+            }
+        }
+    }
+
+    /// Says how long to wait.
+    fn is_ill(&mut self, error: FileError) -> Duration {
+        // Where there is no room, the next try goes on within the record. Other errors may be of this file only.
+        if !error.is_full() {
+            self.file = None;
+        }
+        let why = error.to_string();
+        let is_news = self.trouble.as_ref().is_none_or(|trouble| trouble.why != why);
+        let trouble = self.trouble.get_or_insert_with(|| Trouble {
+            since: Instant::now(),
+            why: String::new(),
+            delay: FIRST_DELAY,
+        });
+        let delay = trouble.delay;
+        trouble.delay = (delay * 2).min(LAST_DELAY);
+        if is_news {
+            trouble.why.clone_from(&why);
+            self.shared.set_failing(Some(why));
+            let _ = self.events.try_send(Event::Failing(error));
+        }
+        delay
+    }
+
+    fn is_well(&mut self) {
+        let Some(trouble) = self.trouble.take() else { return };
+        let after = trouble.since.elapsed();
+        self.shared.set_failing(None);
+        let _ = self.events.try_send(Event::Recovered { after });
+        let text = format!("written late, up to {after:.1?}: could not {}", trouble.why);
+        let text = text.replace(char::is_control, " ");
+        Head::new(Time::now(), None, Kind::Thead).write(text.as_bytes(), false, &mut self.buffer);
+        self.records += 1;
+    }
+}

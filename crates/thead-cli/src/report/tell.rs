@@ -1,0 +1,105 @@
+//! What happens to a service, in words and in numbers.
+
+use serde_json::{Value, json};
+use thead::core::id::WorkerId;
+use thead::core::service::Outcome;
+use thead::service::{Service, ServiceEvent};
+
+use super::printer::Tone;
+
+/// Puts events into words: tone, text, kind and numbers. A text may be empty where the numbers say all.
+pub(crate) struct Teller<'a> {
+    /// Of the service.
+    pub(crate) name: &'a str,
+    /// Messages of workers are told too.
+    pub(crate) messages: bool,
+    pub(crate) say: &'a dyn Fn(Tone, String, &str, Value),
+}
+
+impl Teller<'_> {
+    /// `last`: the worker that died last without being told to.
+    pub(crate) fn event(&self, service: &Service, event: &ServiceEvent, last: Option<WorkerId>) {
+        match event {
+            ServiceEvent::Life(event) => self.life(service, event, last),
+            // For people, `ready` says more.
+            ServiceEvent::Online { worker } => {
+                (self.say)(Tone::Plain, String::new(), "online", json!({ "worker": worker.0 }));
+            }
+            ServiceEvent::Listening { worker, address } => {
+                let text = place(address);
+                (self.say)(
+                    Tone::Plain,
+                    format!("worker {worker} listens on {text}"),
+                    "listening",
+                    json!({ "worker": worker.0, "address": address.address, "port": address.port }),
+                );
+            }
+            ServiceEvent::ListenFailed { worker, address, errno } => {
+                let code = thead::sys::errno::name(-errno);
+                let (place, reason) = (place(address), mend(*errno));
+                (self.say)(
+                    Tone::Bad,
+                    format!("worker {worker} cannot listen on {place}: {code}{reason}"),
+                    "listen_failed",
+                    json!({ "worker": worker.0, "address": address.address, "port": address.port, "code": code }),
+                );
+            }
+            ServiceEvent::Message { worker, message, .. } if self.messages => {
+                let value: Value = message.lossy().unwrap_or(Value::Null);
+                (self.say)(
+                    Tone::Plain,
+                    String::new(),
+                    "message",
+                    json!({ "worker": worker.0, "message": value }),
+                );
+            }
+            ServiceEvent::BadMessage { worker, error } => (self.say)(
+                Tone::Bad,
+                format!("worker {worker} sent something that means nothing: {error}"),
+                "bad_message",
+                json!({ "worker": worker.0, "message": error.to_string() }),
+            ),
+            ServiceEvent::Fault { worker, fault } => (self.say)(
+                Tone::Bad,
+                format!("worker {worker} lost its channel: {fault}"),
+                "fault",
+                json!({ "worker": worker.0, "message": fault.to_string() }),
+            ),
+            ServiceEvent::Finished(outcome) => {
+                let (text, outcome) = match outcome {
+                    Outcome::Stopped => ("stopped", "stopped"),
+                    Outcome::Done => ("every worker has ended", "done"),
+                    Outcome::Failed { .. } => return,
+                };
+                (self.say)(
+                    Tone::Plain,
+                    format!("{}: {text}", self.name),
+                    "finished",
+                    json!({ "outcome": outcome }),
+                );
+            }
+            _ => {}
+        }
+    }
+}
+
+fn place(address: &thead::cluster::ListenAddress) -> String {
+    match (&address.address, address.port) {
+        (Some(path), Some(-1)) => path.to_string(),
+        (Some(ip), Some(port)) if ip.contains(':') => format!("[{ip}]:{port}"),
+        (Some(ip), Some(port)) => format!("{ip}:{port}"),
+        (None, Some(port)) => format!("port {port}"),
+        _ => format!("descriptor {}", address.fd.unwrap_or(-1)),
+    }
+}
+
+/// What can be done about a failed `listen()`.
+fn mend(errno: i32) -> &'static str {
+    match thead::sys::errno::name(-errno) {
+        "EADDRINUSE" => ", another process has it; end that one (`ss -ltnp` names it) or choose another port",
+        "EACCES" => ", this user may not; choose a port from 1024 up, or give the right (CAP_NET_BIND_SERVICE)",
+        "ENOTSUP" => ", its runtime cannot take connections from thead (docs/compatibility.md has what works)",
+        "EADDRNOTAVAIL" => ", this machine has no such address",
+        _ => "",
+    }
+}

@@ -1,0 +1,251 @@
+//! `start`, `apply`, `plan`: what is to run.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::{Value, json};
+use thead::control::{Apply, Client, Order, Verb};
+
+use super::{FAILED, Progress, USAGE, absolute, block_on, complain, ensure, send};
+use crate::config;
+
+#[derive(Debug, Args)]
+pub(crate) struct StartArgs {
+    /// What the service is called. Default: the script's or program's name.
+    #[arg(long)]
+    name: Option<String>,
+
+    /// How many workers: a number, or max.
+    #[arg(short, long, value_name = "N|max")]
+    instances: Option<String>,
+
+    /// What it belongs to.
+    #[arg(long)]
+    namespace: Option<String>,
+
+    /// Set a variable for the workers; repeat for more.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = crate::run::variable)]
+    env: Vec<(String, String)>,
+
+    /// The workers' directory. Default: this one.
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<PathBuf>,
+
+    /// Any other setting of a service, as in thead.toml: --set stop.timeout=30s
+    #[arg(long, value_name = "KEY=VALUE", value_parser = crate::run::variable)]
+    set: Vec<(String, String)>,
+
+    /// Of a configuration: only these services.
+    #[arg(long, value_name = "SERVICE")]
+    only: Vec<String>,
+
+    /// Report as JSON.
+    #[arg(long)]
+    json: bool,
+
+    /// A configuration file, the name of a service or namespace that is known, or a program and its arguments.
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "FILE|NAME|PROGRAM"
+    )]
+    words: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    /// The configuration. Default: thead.toml, thead.yaml, thead.json5, an ecosystem file or a Procfile of this directory.
+    file: Option<PathBuf>,
+    /// Only these services of it.
+    #[arg(long, value_name = "SERVICE")]
+    only: Vec<String>,
+    /// Leave services running that are not in it any more.
+    #[arg(long)]
+    no_prune: bool,
+    /// Report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn apply(args: &ApplyArgs, plan: bool) -> ExitCode {
+    let wish = match read(args.file.as_deref(), args.json) {
+        Ok(wish) => wish,
+        Err(code) => return code,
+    };
+    let wish = Apply {
+        prune: !args.no_prune,
+        only: args.only.clone(),
+        start: true,
+        plan,
+        ..wish
+    };
+    tell_daemon(&wish, args.json)
+}
+
+pub(crate) fn start(args: &StartArgs) -> ExitCode {
+    if let [file] = args.words.as_slice()
+        && config::is_file(Path::new(file))
+    {
+        let wish = match read(Some(Path::new(file)), args.json) {
+            Ok(wish) => wish,
+            Err(code) => return code,
+        };
+        let wish = Apply {
+            only: args.only.clone(),
+            start: true,
+            ..wish
+        };
+        return tell_daemon(&wish, args.json);
+    }
+    if let Some(code) = start_known(args) {
+        return code;
+    }
+    match service_of(args) {
+        Ok(wish) => tell_daemon(&wish, args.json),
+        Err(problem) => {
+            eprintln!("thead: {problem}");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// If all words are names that the daemon knows.
+fn start_known(args: &StartArgs) -> Option<ExitCode> {
+    let client = Client::default();
+    block_on(async {
+        let services = client.services().await.ok()?;
+        let known = |word: &String| {
+            word == "all"
+                || services
+                    .iter()
+                    .any(|service| *word == service.name || *word == service.namespace)
+        };
+        if !args.words.iter().all(known) {
+            return None;
+        }
+        let order = Order {
+            targets: args.words.clone(),
+            ..Order::default()
+        };
+        let mut progress = Progress::new(args.json);
+        Some(
+            match client.order(Verb::Start, &order, |event| progress.show(event)).await {
+                Ok(outcomes) => ExitCode::from(progress.finish(&outcomes)),
+                Err(error) => complain(&error, args.json),
+            },
+        )
+    })
+}
+
+fn read(file: Option<&Path>, json: bool) -> Result<Apply, ExitCode> {
+    let loaded = config::load(file).map_err(|problems| problems.report(json))?;
+    config::verb::tell_notes(&loaded);
+    Ok(Apply {
+        config: serde_json::to_value(&loaded.config).unwrap_or_default(),
+        base: loaded.base.display().to_string(),
+        source: loaded.source.display().to_string(),
+        ..Apply::default()
+    })
+}
+
+fn tell_daemon(wish: &Apply, json: bool) -> ExitCode {
+    let client = Client::default();
+    block_on(async {
+        if let Err(problem) = ensure(&client).await {
+            eprintln!("thead: {problem}");
+            return ExitCode::from(FAILED);
+        }
+        match send(&client, wish, json).await {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => complain(&error, json),
+        }
+    })
+}
+
+/// The configuration that the options and words of the command line stand for.
+fn service_of(args: &StartArgs) -> Result<Apply, String> {
+    let cwd = absolute(args.cwd.as_deref().unwrap_or(Path::new(".")));
+    if !cwd.is_dir() {
+        return Err(format!("{}: no such directory", cwd.display()));
+    }
+    let words: Vec<_> = args.words.iter().map(Into::into).collect();
+    let path = std::env::var_os("PATH");
+    let place = crate::program::Place {
+        cwd: &cwd,
+        path: path.as_deref(),
+        runtime: None,
+    };
+    // Whoever mistypes a name shall be told now, by the terminal, and with the exit code of a shell.
+    let program = place.resolve(&words).map_err(|error| error.to_string())?;
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => name_from(&crate::launch::name_of(&program)),
+    };
+    let mut service = json!({ "run": args.words, "cwd": cwd });
+    let mut set = |key: &str, value: Value| insert(&mut service, key, value);
+    if let Some(instances) = &args.instances {
+        set("instances", typed(instances))?;
+    }
+    if let Some(namespace) = &args.namespace {
+        set("namespace", namespace.as_str().into())?;
+    }
+    if !args.env.is_empty() {
+        let env: BTreeMap<_, _> = args.env.iter().cloned().collect();
+        set("env", json!(env))?;
+    }
+    for (key, value) in &args.set {
+        set(key, typed(value))?;
+    }
+    let config = json!({ "service": { name: service } });
+    // What is wrong with it is said in the words of the command line.
+    serde_json::from_value::<config::Config>(config.clone()).map_err(|error| error.to_string())?;
+    Ok(Apply {
+        config,
+        base: cwd.display().to_string(),
+        start: true,
+        ..Apply::default()
+    })
+}
+
+/// `a.b` = value.
+fn insert(service: &mut Value, key: &str, value: Value) -> Result<(), String> {
+    let mut place = service;
+    for part in key.split('.') {
+        if place.is_null() {
+            *place = json!({});
+        }
+        let Value::Object(table) = place else {
+            return Err(format!("--set {key}: what is before {part:?} is no table"));
+        };
+        place = table.entry(part).or_insert(Value::Null);
+    }
+    *place = value;
+    Ok(())
+}
+
+/// Numbers, booleans, lists and tables as JSON has them; all else is a string.
+fn typed(text: &str) -> Value {
+    match serde_json::from_str(text) {
+        Ok(value @ (Value::Number(_) | Value::Bool(_) | Value::Array(_) | Value::Object(_))) => value,
+        _ => text.into(),
+    }
+}
+
+/// A name out of a file's: what may not be in one becomes a dash.
+fn name_from(text: &str) -> String {
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || "._-".contains(c) {
+            c
+        } else {
+            '-'
+        }
+    };
+    let name: String = text.chars().map(plain).take(64).collect();
+    match name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric()) {
+        "" => "service".into(),
+        name => name.into(),
+    }
+}
