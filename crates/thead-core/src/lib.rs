@@ -3,6 +3,7 @@
 
 pub mod cluster;
 pub mod id;
+pub mod probe;
 pub mod restart;
 pub mod service;
 pub mod worker;

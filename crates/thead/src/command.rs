@@ -124,6 +124,8 @@ pub struct Command {
     pub(crate) input: Option<Vec<u8>>,
     /// Sockets that are passed in from number 3 on, and their names.
     listeners: Vec<(String, Handle)>,
+    /// Variables that hold the child's pid.
+    own_pid: Vec<&'static str>,
     /// Where an option goes that gives each worker a port of its own for the debugger, and the port of the first.
     inspect: Option<(usize, u16)>,
 }
@@ -160,6 +162,7 @@ impl Command {
             max_buffer: MAX_BUFFER,
             input: None,
             listeners: Vec::new(),
+            own_pid: Vec::new(),
             inspect: None,
         }
     }
@@ -237,6 +240,12 @@ impl Command {
         for name in names {
             self.env.entry(name.into()).or_insert(None);
         }
+        self
+    }
+
+    /// Sets a variable to the child's own pid.
+    pub(crate) fn env_own_pid(mut self, name: &'static str) -> Self {
+        self.own_pid.push(name);
         self
     }
 

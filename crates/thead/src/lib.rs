@@ -18,8 +18,10 @@ pub mod cluster;
 mod command;
 #[cfg(feature = "control")]
 pub mod control;
+mod dir;
 mod exec;
 mod link;
+pub mod notify;
 pub mod output;
 mod parent;
 pub mod preload;

@@ -21,9 +21,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
-use super::plan::Effect;
 use super::state::Saved;
 use crate::config::Name;
+use crate::config::plan::Effect;
 use crate::role::{Order, Report, Spec, Status, Work};
 use crate::sockets::{Bound, Names};
 use crate::told::event;

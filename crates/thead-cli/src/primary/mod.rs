@@ -4,6 +4,7 @@
 //! when the service does. It outlives control.
 
 mod book;
+mod clock;
 
 use std::io;
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use book::Book;
+use clock::{Clock, Due};
 
 use crate::config::Name;
 use crate::control::PRIMARY_LISTENER;
@@ -97,6 +99,8 @@ async fn serve(listener: UnixListener) -> io::Result<()> {
         book: Book::new(spec.generation),
         program: program.clone(),
         works: JoinSet::new(),
+        clock: Clock::new(&spec.config.restart),
+        renewing: false,
         sockets,
         log,
         service,
@@ -184,6 +188,10 @@ struct Primary {
     program: Program,
     /// What they are given to listen on.
     sockets: Bound,
+    /// What is due by time.
+    clock: Clock,
+    /// A worker that was too old is being replaced.
+    renewing: bool,
     /// What they print, and what happens to them.
     log: Writer,
     come_back: bool,
@@ -200,6 +208,7 @@ enum Ended {
     Configured,
     Scaled(usize),
     Signalled,
+    Renewed,
 }
 
 enum Happened {
@@ -209,6 +218,7 @@ enum Happened {
     Told(Work),
     Worked(u64, Result<Ended, OrderError>),
     Log(log::Event),
+    Due,
     Child,
     Time,
 }
@@ -267,6 +277,7 @@ impl Primary {
                     self.tell("log", bad, said.to_string());
                 }
                 Happened::Child => self.collect(),
+                Happened::Due => self.replace_what_is_due(),
                 Happened::Time => {
                     if self.come_back {
                         self.collect();
@@ -291,6 +302,14 @@ impl Primary {
                 None => std::future::pending().await,
             }
         };
+        let looks = self.clock.is_set() && !self.renewing;
+        let due = looks.then(|| self.clock.deadline(&self.service.status())).flatten();
+        let due = async {
+            match due {
+                Some(due) => sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
         let link = &mut self.link;
         let control = async {
             match link {
@@ -306,6 +325,7 @@ impl Primary {
             said = self.log.next() => Happened::Log(said),
             Some(Ok((id, result))) = self.works.join_next() => Happened::Worked(id, result),
             () = time => Happened::Time,
+            () = due => Happened::Due,
         }
     }
 
@@ -444,6 +464,7 @@ impl Primary {
             Work::Change { spec } => {
                 let settings = launch::settings_of(&spec, &self.program);
                 self.log.configure(launch::log_of(&spec.config.log));
+                self.clock = Clock::new(&spec.config.restart);
                 self.spec = *spec;
                 self.await_reply(id, Ended::Configured, operator.configure(settings));
             }
@@ -471,6 +492,7 @@ impl Primary {
         if spec.config != self.spec.config {
             drop(self.service.operator().configure(settings));
             self.log.configure(launch::log_of(&spec.config.log));
+            self.clock = Clock::new(&spec.config.restart);
         }
         self.program = program;
         self.spec = spec;
@@ -478,11 +500,36 @@ impl Primary {
         Ok(made)
     }
 
+    fn replace_what_is_due(&mut self) {
+        let due = self.clock.due(&self.service.status());
+        match due {
+            None => {}
+            Some(Due::Reload) => {
+                self.tell("cron", false, "all workers are replaced, as the calendar has it".into());
+                self.work(0, Work::Reload { spec: None }, None);
+            }
+            Some(Due::Renew(slot)) => {
+                self.renewing = true;
+                let name = &self.spec.name;
+                self.tell(
+                    "max_age",
+                    false,
+                    format!("{name}/{slot} is replaced: it is older than max-age"),
+                );
+                let reply = self.service.operator().renew(slot);
+                self.await_reply(0, Ended::Renewed, reply);
+            }
+        }
+    }
+
     fn await_reply(&mut self, id: u64, ended: Ended, reply: Reply) {
         self.works.spawn(async move { (id, reply.await.map(|_| ended)) });
     }
 
     fn worked(&mut self, id: u64, result: Result<Ended, OrderError>) {
+        if id == 0 {
+            self.renewing = false;
+        }
         self.dirty = true;
         // Whoever hears the answer and asks then shall see what came of it.
         self.report();
@@ -498,6 +545,7 @@ impl Primary {
                     Ended::Configured => "changed while it runs".to_owned(),
                     Ended::Scaled(1) => "1 worker".to_owned(),
                     Ended::Scaled(instances) => format!("{instances} workers"),
+                    Ended::Renewed => "replaced".to_owned(),
                     Ended::Signalled => "signal sent".to_owned(),
                 };
                 self.answer(id, true, text, Vec::new());
