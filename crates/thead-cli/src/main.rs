@@ -25,6 +25,7 @@ mod sockets;
 mod text;
 mod told;
 mod verbs;
+mod whole;
 
 /// Runs a server on every core, keeps it there, and renews it without losing a request.
 #[derive(Debug, Parser)]

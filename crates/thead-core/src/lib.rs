@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cluster;
+pub mod data;
 pub mod id;
 pub mod probe;
 pub mod restart;

@@ -264,6 +264,17 @@ impl Channel {
         }
     }
 
+    /// As [`send_descriptors`](Self::send_descriptors), of a message that is already in the channel's serialization.
+    pub(crate) fn send_raw_descriptors(&self, body: &[u8], descriptors: Vec<Handle>) -> Result<(), SendError> {
+        let sent = self.woken(|endpoint| endpoint.send_descriptors(body, descriptors));
+        sent.map(drop).map_err(|(error, _)| error)
+    }
+
+    /// Whether the peer is a thead process, once it is known.
+    pub(crate) fn is_thead(&self) -> Option<bool> {
+        self.shared.endpoint().is_thead()
+    }
+
     /// As [`send_descriptors`](Self::send_descriptors), but waits while more than [`HIGH_WATER`] bytes wait before it, and
     /// until it is known whether a child is a thead process: that is the first that it says, if it is.
     ///

@@ -308,6 +308,12 @@ impl Command {
         self
     }
 
+    /// The first number from which on it is given nothing yet.
+    pub(crate) fn free_fd(&self) -> i32 {
+        let streams = self.stdio.keys().max().map_or(0, |last| last + 1);
+        streams.max(FIRST_FD + self.listeners.len() as i32)
+    }
+
     /// Gives the child a channel, as `stdio: [..., 'ipc']` does, at the first number from 3 on that nothing else has.
     #[must_use]
     pub fn channel(mut self, serialization: Serialization) -> Self {

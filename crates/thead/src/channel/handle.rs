@@ -77,6 +77,11 @@ impl Handle {
         }
     }
 
+    /// A descriptor that others use too.
+    pub(crate) fn shared(fd: Arc<OwnedFd>) -> Self {
+        Self { fd, counted: None }
+    }
+
     /// Whether it is a clone of the other.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.fd, &other.fd)
