@@ -70,16 +70,16 @@ impl Handle {
 
     /// The descriptor alone, which nobody counts.
     pub(super) fn bare(&self) -> Self {
-        Self {
-            fd: self.fd.clone(),
-            counted: None,
-            list: None,
-        }
+        Self::shared(self.fd.clone())
     }
 
     /// A descriptor that others use too.
     pub(crate) fn shared(fd: Arc<OwnedFd>) -> Self {
-        Self { fd, counted: None }
+        Self {
+            fd,
+            counted: None,
+            list: None,
+        }
     }
 
     /// Whether it is a clone of the other.
@@ -122,11 +122,7 @@ impl Handle {
 
 impl<T: Into<OwnedFd>> From<T> for Handle {
     fn from(fd: T) -> Self {
-        Self {
-            fd: Arc::new(fd.into()),
-            counted: None,
-            list: None,
-        }
+        Self::shared(Arc::new(fd.into()))
     }
 }
 
