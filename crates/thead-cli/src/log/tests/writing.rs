@@ -223,7 +223,7 @@ async fn a_log_that_cannot_be_written_at_the_end_is_told_and_not_waited_for() {
     fs::create_dir(scene.live()).unwrap();
     let writer = scene.open(patient());
     print(&writer.sink(), "lost\n").await;
-    assert!(!writer.close(DEADLINE).await);
+    assert!(!writer.close(Duration::from_millis(10)).await);
 }
 
 #[tokio::test]
@@ -232,7 +232,7 @@ async fn what_is_printed_until_the_writer_is_closed_is_written_though_workers_st
     let writer = scene.open(patient());
     let sink = writer.sink();
     print(&sink, "before\n").await;
-    close(writer).await;
+    assert!(writer.close(Duration::from_millis(10)).await);
     // Swallowed, and not waited for.
     print(&sink, "after\n").await;
     assert_eq!(scene.texts(), ["before"]);
@@ -273,4 +273,21 @@ async fn no_process_that_was_started_meanwhile_has_the_log_open() {
     let inodes = seen.lines().filter_map(|line| line.split_whitespace().next());
     assert!(!inodes.into_iter().any(|number| number == inode.to_string()), "{seen}");
     close(writer).await;
+}
+
+#[tokio::test]
+async fn a_writer_that_is_closed_waits_for_workers_that_have_more_to_say() {
+    let scene = Scene::new();
+    let writer = scene.open(patient());
+    let sink = writer.sink();
+    let more = async {
+        for n in 0..10 {
+            print(&sink, format!("{n}\n")).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(sink);
+    };
+    let (all, ()) = tokio::join!(writer.close(DEADLINE), more);
+    assert!(all);
+    assert_eq!(scene.texts(), (0..10).map(|n| n.to_string()).collect::<Vec<_>>());
 }
