@@ -7,15 +7,19 @@ mod check;
 pub(crate) mod cron;
 pub(crate) mod format;
 mod hint;
+mod init;
 pub(crate) mod model;
 pub(crate) mod plan;
+mod pm2;
 mod problem;
+mod procfile;
 mod schema;
 mod source;
 pub(crate) mod tree;
 mod typed;
 pub(crate) mod value;
 pub(crate) mod verb;
+mod write;
 
 #[cfg(test)]
 mod tests;
@@ -74,15 +78,16 @@ pub(crate) fn find(directory: &Path) -> Result<PathBuf, Diagnostics> {
 
 /// Whether a word of the command line is a configuration file that is there, and not a program.
 pub(crate) fn is_file(path: &Path) -> bool {
-    (FILES.iter().any(|name| path.ends_with(name)) || Format::of(path).is_some()) && path.is_file()
+    let named = FILES.iter().any(|name| path.ends_with(name)) || Format::of(path).is_some() || pm2::is_program(path);
+    named && path.is_file()
 }
 
 /// Reads a file, whatever its format, and looks whether it can run on this machine. Without a file, that of the current
-/// directory.
+/// directory. `environment` chooses one of the environments that a PM2 file has.
 ///
 /// # Errors
 /// All that is wrong with it, as far as that can be told at once.
-pub(crate) fn load(path: Option<&Path>) -> Result<Loaded, Diagnostics> {
+pub(crate) fn load(path: Option<&Path>, environment: Option<&str>) -> Result<Loaded, Diagnostics> {
     let path = match path {
         Some(path) => path.to_owned(),
         None => find(Path::new("."))?,
@@ -90,46 +95,144 @@ pub(crate) fn load(path: Option<&Path>) -> Result<Loaded, Diagnostics> {
     let path = std::path::absolute(&path).map_err(|error| Problem::of_file(&path, error.to_string(), "name a file"))?;
     let base = path.parent().unwrap_or(Path::new("/")).to_owned();
     let source = Source::read(&path)?;
-    let Some(format) = source.format else {
-        let mend = "call it .toml, .yaml, .json5 or .json";
-        return Err(Problem::of_file(&path, "of no format that thead reads", mend).into());
-    };
-    let mut tree = format.parse(&source.text).map_err(|errors| {
-        let problems = errors.into_iter().map(|error| {
-            let message = format!("not {}: {}", format.name(), error.message);
-            Problem::at(&source, error.span, message, None)
-        });
-        Diagnostics::new(problems.collect()).unwrap_or_else(|| Problem::of_file(&path, "not readable", "").into())
-    })?;
-    // For editors; TOML has a comment for it.
-    tree.remove(&[Step::from("$schema")]);
-    let typed = typed::config(&tree);
-    let mut errors = typed.findings;
-    let mut notes = Vec::new();
-    let mut config = typed.config;
-    if let Some(config) = &mut config {
+    let mut reading = read(&source, &base, environment)?;
+    if let Some(config) = &mut reading.config {
         settle(config, &base);
         let checked = check::check(config);
-        let told = |finding: &Finding| !typed.mended.iter().any(|mended| covers(mended, finding));
-        errors.extend(checked.errors.into_iter().filter(told));
-        notes.extend(checked.notes.into_iter().filter(told));
+        let worth = |finding: &Finding| !reading.mended.iter().any(|mended| covers(mended, finding));
+        let errors = checked
+            .errors
+            .into_iter()
+            .filter(worth)
+            .map(|finding| reading.translate(finding));
+        let notes = checked
+            .notes
+            .into_iter()
+            .filter(worth)
+            .map(|finding| reading.translate(finding));
+        let (errors, notes): (Vec<_>, Vec<_>) = (errors.collect(), notes.collect());
+        reading.errors.extend(errors);
+        reading.notes.extend(notes);
     }
     let problems = |findings: Vec<Finding>| -> Vec<Problem> {
         findings
             .into_iter()
-            .map(|finding| problem(&source, &tree, finding))
+            .map(|finding| problem(&source, &reading.tree, finding))
             .collect()
     };
-    match (Diagnostics::new(problems(errors)), config) {
+    match (Diagnostics::new(problems(reading.errors)), reading.config) {
         (None, Some(config)) => Ok(Loaded {
             config,
             base,
             source: path,
-            notes: problems(notes),
+            notes: problems(reading.notes),
         }),
         (Some(diagnostics), _) => Err(diagnostics),
         (None, None) => Err(Problem::of_file(&path, "more is wrong than can be told", "").into()),
     }
+}
+
+/// What a file was understood as.
+#[derive(Debug)]
+struct Reading {
+    /// What it says.
+    tree: Tree,
+    config: Option<Config>,
+    /// About places in the tree.
+    errors: Vec<Finding>,
+    notes: Vec<Finding>,
+    /// Places in the configuration that were made up so that the rest could be read. Nothing there is worth a second
+    /// complaint.
+    mended: Vec<Vec<Step>>,
+    /// From places in the configuration to those in the tree; what has none is at the same place.
+    origins: Vec<(Vec<Step>, Vec<Step>)>,
+}
+
+impl Reading {
+    /// A finding about the configuration as one about the tree.
+    fn translate(&self, finding: Finding) -> Finding {
+        let fits = self.origins.iter().filter(|(place, _)| finding.path.starts_with(place));
+        match fits.max_by_key(|(place, _)| place.len()) {
+            Some((_, origin)) => Finding {
+                path: origin.clone(),
+                ..finding
+            },
+            None => finding,
+        }
+    }
+}
+
+/// Reads what `pm2 save` has written, without looking whether it can run on this machine.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn load_dump(path: &Path) -> Result<Loaded, Diagnostics> {
+    let source = Source::read(path)?;
+    let dump = Format::Json5
+        .parse(&source.text)
+        .ok()
+        .filter(|tree| matches!(tree.value, tree::Value::Seq(_)));
+    let Some(dump) = dump else {
+        return Err(Problem::of_file(path, "is no dump of PM2", "`pm2 save` writes one: ~/.pm2/dump.pm2").into());
+    };
+    let base = std::path::absolute(".").unwrap_or_default();
+    let reading = pm2::read(pm2::apps_of_dump(&dump), &base, None);
+    let problems = |findings: Vec<Finding>| -> Vec<Problem> {
+        findings
+            .into_iter()
+            .map(|finding| problem(&source, &reading.tree, finding))
+            .collect()
+    };
+    match (Diagnostics::new(problems(reading.errors)), reading.config) {
+        (None, Some(config)) => Ok(Loaded {
+            config,
+            base,
+            source: path.to_owned(),
+            notes: problems(reading.notes),
+        }),
+        (Some(diagnostics), _) => Err(diagnostics),
+        (None, None) => Err(Problem::of_file(path, "is no dump of PM2", "").into()),
+    }
+}
+
+fn read(source: &Source, base: &Path, environment: Option<&str>) -> Result<Reading, Diagnostics> {
+    if pm2::is_program(&source.path) {
+        let tree = pm2::evaluate(source, base)?;
+        return Ok(pm2::read(tree, base, environment));
+    }
+    let Some(format) = source.format else {
+        if source
+            .path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("Procfile"))
+        {
+            return Ok(procfile::read(&source.text));
+        }
+        let mend = "call it .toml, .yaml, .json5 or .json; of PM2 it may be a .config.js, and of others a Procfile";
+        return Err(Problem::of_file(&source.path, "of no format that thead reads", mend).into());
+    };
+    let mut tree = format.parse(&source.text).map_err(|errors| {
+        let problems = errors.into_iter().map(|error| {
+            let message = format!("not {}: {}", format.name(), error.message);
+            Problem::at(source, error.span, message, None)
+        });
+        let unknown = || Problem::of_file(&source.path, format!("not {}", format.name()), "").into();
+        Diagnostics::new(problems.collect()).unwrap_or_else(unknown)
+    })?;
+    if pm2::is_tree(&tree) && format != Format::Toml {
+        return Ok(pm2::read(tree, base, environment));
+    }
+    // For editors; TOML has a comment for it.
+    tree.remove(&[Step::from("$schema")]);
+    let typed = typed::config(&tree);
+    Ok(Reading {
+        tree,
+        config: typed.config,
+        errors: typed.findings,
+        notes: Vec::new(),
+        mended: typed.mended,
+        origins: Vec::new(),
+    })
 }
 
 /// Whether a finding is about something that was told already.
@@ -147,17 +250,22 @@ fn problem(source: &Source, tree: &Tree, finding: Finding) -> Problem {
     Problem::at(source, span, finding.message, finding.mend)
 }
 
-/// What is wrong with a configuration that comes without a file: key, message and how to mend it.
-pub(crate) fn problems(config: &Config) -> Vec<String> {
-    let told = |finding: &Finding| {
-        let mend = finding
-            .mend
-            .as_deref()
-            .map(|mend| format!("; {mend}"))
-            .unwrap_or_default();
+/// What is wrong with a configuration that comes without a file, from a command line or over the control socket.
+pub(crate) fn problems(config: &Config, base: &Path) -> Vec<String> {
+    let mut config = config.clone();
+    settle(&mut config, base);
+    // It may be a part of what is known.
+    let elsewhere = |finding: &Finding| finding.path.contains(&Step::from("after"));
+    let told = |finding: Finding| {
+        let mend = finding.mend.map(|mend| format!("; {mend}")).unwrap_or_default();
         format!("{}: {}{mend}", tree::show_path(&finding.path), finding.message)
     };
-    check::check(config).errors.iter().map(told).collect()
+    check::check(&config)
+        .errors
+        .into_iter()
+        .filter(|finding| !elsewhere(finding))
+        .map(told)
+        .collect()
 }
 
 /// Makes every path absolute.

@@ -68,6 +68,10 @@ enum Verb {
     Plan(verbs::ApplyArgs),
     /// Look whether a configuration is right, and tell all that is not.
     Check(config::verb::CheckArgs),
+    /// Write a configuration to begin with, fit for this directory.
+    Init(config::verb::InitArgs),
+    /// Print a configuration made from PM2's, or from a Procfile.
+    Import(config::verb::ImportArgs),
     /// Print what a configuration can say, as a JSON Schema.
     Schema(config::verb::SchemaArgs),
     /// Run the daemon, or end it.
@@ -122,6 +126,8 @@ fn main() -> ExitCode {
         Verb::Apply(args) => verbs::apply(&args, false),
         Verb::Plan(args) => verbs::apply(&args, true),
         Verb::Check(args) => config::verb::check(&args),
+        Verb::Init(args) => config::verb::init(&args),
+        Verb::Import(args) => config::verb::import(&args),
         Verb::Schema(args) => config::verb::schema(&args),
         Verb::Daemon(args) => control::daemon(&args),
         Verb::Startup(args) => setup::startup(&args),

@@ -237,10 +237,7 @@ impl Place<'_> {
         if self.find(&command).is_none() {
             return Err(ProgramError::Missing(
                 command.clone(),
-                format!(
-                    "{}; install it, or name another with --runtime PATH",
-                    self.places(&command)
-                ),
+                format!("{}; install it, or name another runtime", self.places(&command)),
             ));
         }
         let script = Script {

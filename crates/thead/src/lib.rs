@@ -55,7 +55,3 @@ pub use web_worker::{ErrorEvent, Worker, WorkerEvent, WorkerMessage, WorkerScope
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
-
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/guide.md")]
-struct Guide;

@@ -110,6 +110,27 @@ pub(crate) fn elsewhere(written: &str) -> Option<&'static str> {
     found.map(|(_, place)| *place)
 }
 
+/// Where a key is written in the text of a JavaScript object: the word, perhaps in quotes, and a colon.
+pub(crate) fn keys(text: &str, key: &str) -> Vec<std::ops::Range<usize>> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+    let mut found = Vec::new();
+    let mut start = 0;
+    while let Some(at) = text
+        .get(start..)
+        .and_then(|rest| rest.find(key))
+        .filter(|_| !key.is_empty())
+    {
+        let span = start + at..start + at + key.len();
+        let before = text[..span.start].chars().next_back();
+        let after = text[span.end..].trim_start_matches(['\'', '"', '`']).trim_start();
+        if !before.is_some_and(|c| is_word(c) || c == '.') && after.starts_with(':') {
+            found.push(span.clone());
+        }
+        start = span.end;
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,5 +165,13 @@ mod tests {
         ] {
             assert_eq!(distance(a, b), expected, "{a} {b}");
         }
+    }
+
+    #[test]
+    fn a_key_is_a_word_before_a_colon() {
+        let text = "{ name: 'a', 'name' : 'b', filename: 1, names: 2, x: o.name, \"name\":3, é: name }";
+        let found: Vec<_> = keys(text, "name").into_iter().map(|span| span.start).collect();
+        assert_eq!(found, [2, 14, 62]);
+        assert!(keys(text, "").is_empty());
     }
 }

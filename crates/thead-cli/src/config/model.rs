@@ -114,6 +114,40 @@ pub(crate) struct Service {
     pub(crate) log: Log,
 }
 
+impl Service {
+    /// Nothing but a command.
+    pub(crate) fn new(run: Argv) -> Self {
+        Self {
+            run,
+            namespace: None,
+            instances: None,
+            cwd: None,
+            env: BTreeMap::new(),
+            secret_files: BTreeMap::new(),
+            increment_env: None,
+            instance_env: None,
+            pass_env: None,
+            user: None,
+            group: None,
+            runtime: None,
+            preload: true,
+            channel: false,
+            listen: BTreeMap::new(),
+            schedule: Schedule::default(),
+            ready: Ready::default(),
+            ready_timeout: ten_seconds(),
+            after: Vec::new(),
+            live: Live::default(),
+            restart: Restart::default(),
+            reload: Reload::default(),
+            stop: Stop::default(),
+            limit: Limit::default(),
+            data: BTreeMap::new(),
+            log: Log::default(),
+        }
+    }
+}
+
 /// What is text in the end, and may be written as it is: text, a number, true or false.
 #[derive(JsonSchema)]
 #[serde(untagged)]

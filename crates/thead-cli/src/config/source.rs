@@ -92,7 +92,10 @@ impl Source {
             (Spot::Key, Some(entry)) => entry.key_span.clone(),
             _ => tree.at(path).and_then(|tree| tree.span.clone()),
         };
-        let span = span.or_else(|| self.format?.locate(&self.text, path, spot));
+        let span = span.or_else(|| match self.format {
+            Some(format) => format.locate(&self.text, path, spot),
+            None => super::pm2::locate(&self.text, tree, path),
+        });
         match span {
             Some(span) if self.text.get(span.clone()).is_some() => span,
             _ => 0..0,

@@ -9,10 +9,11 @@ use super::value::{ByteSize, Instances, Signal, Span};
 use super::{Diagnostics, Loaded, load};
 
 mod g5;
+mod pm2;
 mod wrong;
 
 /// A directory with a program in it.
-pub(super) fn directory() -> tempfile::TempDir {
+pub(in crate::config) fn directory() -> tempfile::TempDir {
     let dir = tempfile::Builder::new().prefix("thead-").tempdir().unwrap();
     for (file, text) in [
         ("app", "#!/bin/sh\nexec sleep 1\n"),
@@ -30,13 +31,13 @@ pub(super) fn directory() -> tempfile::TempDir {
     dir
 }
 
-pub(super) fn load_text(dir: &Path, file: &str, text: impl AsRef<[u8]>) -> Result<Loaded, Diagnostics> {
+pub(in crate::config) fn load_text(dir: &Path, file: &str, text: impl AsRef<[u8]>) -> Result<Loaded, Diagnostics> {
     fs::write(dir.join(file), text).unwrap();
-    load(Some(&dir.join(file)))
+    load(Some(&dir.join(file)), None)
 }
 
 /// Everything that a configuration can say, in each format.
-pub(super) const FULL: [(&str, &str); 3] = [
+pub(in crate::config) const FULL: [(&str, &str); 3] = [
     ("thead.toml", include_str!("tests/full.toml")),
     ("thead.yaml", include_str!("tests/full.yaml")),
     ("thead.json5", include_str!("tests/full.json5")),

@@ -118,6 +118,11 @@ pub(crate) struct Name(String);
 const NAME_PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$";
 
 impl Name {
+    /// What is called nothing else.
+    pub(crate) fn app() -> Self {
+        Self("app".into())
+    }
+
     /// The text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
@@ -197,6 +202,8 @@ const SIGNALS: [&str; 31] = [
 const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
 
 impl Signal {
+    /// SIGINT.
+    pub(crate) const INT: Self = Self(2);
     /// SIGTERM.
     pub(crate) const TERM: Self = Self(15);
 

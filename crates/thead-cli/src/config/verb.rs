@@ -1,13 +1,15 @@
 //! The verbs that only read and write configurations.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use serde_json::{Value, json};
 
-use super::{Diagnostics, Loaded};
+use super::write::is_secret;
+use super::{Diagnostics, Loaded, Problem};
 use crate::run::USAGE;
 
 #[derive(Debug, Parser)]
@@ -16,6 +18,10 @@ pub(crate) struct CheckArgs {
     /// The file. Default: thead.toml, or another that thead reads, in the current directory.
     file: Option<PathBuf>,
 
+    /// Of a PM2 file: with the variables of env_NAME.
+    #[arg(long, value_name = "NAME")]
+    env: Option<String>,
+
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -23,7 +29,7 @@ pub(crate) struct CheckArgs {
 
 /// `thead check`
 pub(crate) fn check(args: &CheckArgs) -> ExitCode {
-    let loaded = super::load(args.file.as_deref());
+    let loaded = super::load(args.file.as_deref(), args.env.as_deref());
     if args.json {
         let answer = match &loaded {
             Ok(Loaded {
@@ -103,4 +109,94 @@ pub(crate) fn schema(args: &SchemaArgs) -> ExitCode {
         true => print(&super::schema::reference(), 0),
         false => print(&format!("{:#}\n", super::schema::schema()), 0),
     }
+}
+
+#[derive(Debug, Parser)]
+pub(crate) struct InitArgs {
+    /// Print it, and write nothing.
+    #[arg(long)]
+    print: bool,
+}
+
+/// `thead init`
+pub(crate) fn init(args: &InitArgs) -> ExitCode {
+    let text = match super::init::text(Path::new(".")) {
+        Ok(text) => text,
+        Err(diagnostics) => return diagnostics.report(false),
+    };
+    if args.print {
+        return print(&text, 0);
+    }
+    // Nothing that has come since is written over.
+    let file = std::fs::File::options()
+        .write(true)
+        .create_new(true)
+        .open(super::init::FILE);
+    match file.and_then(|mut file| file.write_all(text.as_bytes())) {
+        Ok(()) => print(
+            &format!("{} is written; look at it with: thead check\n", super::init::FILE),
+            0,
+        ),
+        Err(error) => {
+            let mend = "write it by hand: thead init --print";
+            let problem = Problem::of_file(
+                Path::new(super::init::FILE),
+                format!("cannot be written: {error}"),
+                mend,
+            );
+            Diagnostics::from(problem).report(false)
+        }
+    }
+}
+
+#[derive(Debug, Parser)]
+pub(crate) struct ImportArgs {
+    /// The word pm2, for what `pm2 save` has saved; or a file: PM2's ecosystem file, a Procfile, any configuration.
+    #[arg(value_name = "pm2|FILE")]
+    from: String,
+
+    /// With pm2: what was saved. Default: dump.pm2 in PM2_HOME or ~/.pm2.
+    #[arg(value_name = "DUMP")]
+    dump: Option<PathBuf>,
+
+    /// Of a PM2 file: with the variables of env_NAME.
+    #[arg(long, value_name = "NAME")]
+    env: Option<String>,
+
+    /// Print variables that look like secrets too.
+    #[arg(long)]
+    secrets: bool,
+}
+
+/// `thead import`: prints a thead.toml.
+pub(crate) fn import(args: &ImportArgs) -> ExitCode {
+    let loaded = match args.from.as_str() {
+        "pm2" => super::load_dump(&args.dump.clone().unwrap_or_else(saved)),
+        file => super::load(Some(Path::new(file)), args.env.as_deref()),
+    };
+    let mut loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(diagnostics) => return diagnostics.report(false),
+    };
+    tell_notes(&loaded);
+    let mut left_out = BTreeMap::new();
+    if !args.secrets {
+        for (name, service) in &mut loaded.config.service {
+            let mut secrets = Vec::new();
+            service.env.retain(|name, value| {
+                let secret = is_secret(name, value);
+                secrets.extend(secret.then(|| name.clone()));
+                !secret
+            });
+            left_out.insert(name.clone(), secrets);
+        }
+    }
+    print(&super::write::toml(&loaded.config, &loaded.base, &left_out), 0)
+}
+
+/// Where PM2 keeps what it saves.
+fn saved() -> PathBuf {
+    let home = std::env::var_os("PM2_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".pm2")));
+    home.unwrap_or_default().join("dump.pm2")
 }

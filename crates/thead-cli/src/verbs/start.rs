@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, Parser};
 use serde_json::{Value, json};
 use thead::control::{Apply, Client, Order, Verb};
 
@@ -25,9 +25,9 @@ pub(crate) struct StartArgs {
     #[arg(long)]
     namespace: Option<String>,
 
-    /// Set a variable for the workers; repeat for more.
-    #[arg(long, value_name = "NAME=VALUE", value_parser = crate::run::variable)]
-    env: Vec<(String, String)>,
+    /// Set a variable for the workers; repeat for more. Of a PM2 file: NAME alone adds the variables of env_NAME.
+    #[arg(long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
 
     /// The workers' directory. Default: this one.
     #[arg(long, value_name = "DIR")]
@@ -59,6 +59,9 @@ pub(crate) struct StartArgs {
 pub(crate) struct ApplyArgs {
     /// The configuration. Default: thead.toml, thead.yaml, thead.json5, an ecosystem file or a Procfile of this directory.
     file: Option<PathBuf>,
+    /// Of a PM2 file: with the variables of env_NAME.
+    #[arg(long, value_name = "NAME")]
+    env: Option<String>,
     /// Only these services of it.
     #[arg(long, value_name = "SERVICE")]
     only: Vec<String>,
@@ -71,7 +74,7 @@ pub(crate) struct ApplyArgs {
 }
 
 pub(crate) fn apply(args: &ApplyArgs, plan: bool) -> ExitCode {
-    let wish = match read(args.file.as_deref(), args.json) {
+    let wish = match read(args.file.as_deref(), args.env.as_deref(), args.json) {
         Ok(wish) => wish,
         Err(code) => return code,
     };
@@ -86,19 +89,16 @@ pub(crate) fn apply(args: &ApplyArgs, plan: bool) -> ExitCode {
 }
 
 pub(crate) fn start(args: &StartArgs) -> ExitCode {
-    if let [file] = args.words.as_slice()
+    if let [file, behind @ ..] = args.words.as_slice()
         && config::is_file(Path::new(file))
     {
-        let wish = match read(Some(Path::new(file)), args.json) {
-            Ok(wish) => wish,
-            Err(code) => return code,
-        };
-        let wish = Apply {
-            only: args.only.clone(),
-            start: true,
-            ..wish
-        };
-        return tell_daemon(&wish, args.json);
+        let behind = Behind::parse_from(behind);
+        return start_file(
+            Path::new(file),
+            &[&args.only[..], &behind.only].concat(),
+            args.env.iter().chain(&behind.env),
+            args.json || behind.json,
+        );
     }
     if let Some(code) = start_known(args) {
         return code;
@@ -109,6 +109,44 @@ pub(crate) fn start(args: &StartArgs) -> ExitCode {
             eprintln!("thead: {problem}");
             ExitCode::from(USAGE)
         }
+    }
+}
+
+/// What may stand behind a file, as people who come from PM2 write it.
+#[derive(Debug, Parser)]
+#[command(name = "thead start FILE", no_binary_name = true)]
+struct Behind {
+    /// Only these services.
+    #[arg(long, value_name = "SERVICE")]
+    only: Vec<String>,
+    /// Of a PM2 file: with the variables of env_NAME.
+    #[arg(long, value_name = "NAME")]
+    env: Option<String>,
+    /// Report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn start_file<'a>(file: &Path, only: &[String], env: impl Iterator<Item = &'a String>, json: bool) -> ExitCode {
+    let env: Vec<_> = env.collect();
+    let environment = match env[..] {
+        [] => None,
+        [name] if !name.contains('=') => Some(name.as_str()),
+        _ => {
+            eprintln!("thead: with a file, --env names one of its environments; set variables in the file");
+            return ExitCode::from(USAGE);
+        }
+    };
+    match read(Some(file), environment, json) {
+        Ok(wish) => {
+            let wish = Apply {
+                only: only.to_vec(),
+                start: true,
+                ..wish
+            };
+            tell_daemon(&wish, json)
+        }
+        Err(code) => code,
     }
 }
 
@@ -140,8 +178,8 @@ fn start_known(args: &StartArgs) -> Option<ExitCode> {
     })
 }
 
-fn read(file: Option<&Path>, json: bool) -> Result<Apply, ExitCode> {
-    let loaded = config::load(file).map_err(|problems| problems.report(json))?;
+fn read(file: Option<&Path>, environment: Option<&str>, json: bool) -> Result<Apply, ExitCode> {
+    let loaded = config::load(file, environment).map_err(|problems| problems.report(json))?;
     config::verb::tell_notes(&loaded);
     Ok(Apply {
         config: serde_json::to_value(&loaded.config).unwrap_or_default(),
@@ -193,7 +231,8 @@ fn service_of(args: &StartArgs) -> Result<Apply, String> {
         set("namespace", namespace.as_str().into())?;
     }
     if !args.env.is_empty() {
-        let env: BTreeMap<_, _> = args.env.iter().cloned().collect();
+        let env: Result<BTreeMap<_, _>, _> = args.env.iter().map(|text| crate::run::variable(text)).collect();
+        let env = env.map_err(|expected| format!("--env: expected {expected}"))?;
         set("env", json!(env))?;
     }
     for (key, value) in &args.set {

@@ -7,4 +7,5 @@ mod hostile;
 mod kit;
 mod life;
 mod node;
+mod output;
 mod siblings;

@@ -101,16 +101,45 @@ impl Check<'_> {
                 Some("give it a socket by `listen`, or leave `schedule` out"),
             );
         }
-        let shell = service.run.words().first().and_then(|word| Path::new(word).file_name());
-        if runtime.is_none() && shell.is_some_and(|name| ["sh", "bash", "dash", "zsh"].map(OsStr::new).contains(&name))
-        {
+        if runtime.is_none() {
+            self.script();
+            self.shell();
+        }
+    }
+
+    /// The script of another interpreter.
+    fn script(&mut self) {
+        const INTERPRETERS: [&str; 7] = ["python", "ruby", "perl", "php", "bash", "sh", "dash"];
+        let [program, script, ..] = self.service.run.words() else {
+            return;
+        };
+        let name = Path::new(program)
+            .file_name()
+            .and_then(OsStr::to_str)
+            .unwrap_or_default();
+        let name = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let cwd = self.service.cwd.as_deref().unwrap_or(Path::new("."));
+        if INTERPRETERS.contains(&name) && !script.starts_with('-') && !cwd.join(script).exists() {
+            let message = format!("the script {script:?} does not exist in {}", cwd.display());
+            self.error(["run"], message, "check the path, and `cwd`");
+        }
+    }
+
+    /// A shell that stays between thead and the program.
+    fn shell(&mut self) {
+        let [program, option, line, ..] = self.service.run.words() else {
+            return;
+        };
+        let name = Path::new(program)
+            .file_name()
+            .and_then(OsStr::to_str)
+            .unwrap_or_default();
+        let lasting = !line.split_whitespace().any(|word| word == "exec");
+        if ["sh", "bash", "dash", "zsh"].contains(&name) && option == "-c" && lasting {
             let path = self.at(["run"]);
             let message = "the worker is the shell: signals go to it, and it may not pass them on";
-            self.checked.note(
-                path,
-                message,
-                Some("let the shell end with exec: sh -c 'cd app && exec node server.js'"),
-            );
+            let mend = "let the shell end with exec: sh -c 'cd app && exec node server.js'";
+            self.checked.note(path, message, Some(mend));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{FULL, directory, load_text};
 
 /// Reads a file; what is wrong with it must have a place in it.
-fn located(dir: &Path, file: &str, text: &[u8]) {
+pub(super) fn located(dir: &Path, file: &str, text: &[u8]) {
     let Err(error) = load_text(dir, file, text) else {
         return;
     };

@@ -149,7 +149,7 @@ fn keys_and_types() {
                 ],
             ),
             ("{service: {a: {}}}", &[(1, 12, "`run` is missing", "")]),
-            ("[1]", &[(1, 1, "expected a table, found a list", "")]),
+            ("5", &[(1, 1, "expected a table, found 5", "")]),
         ],
     );
     tell(
@@ -160,7 +160,7 @@ fn keys_and_types() {
                 &[(4, 16, "a.instances", "found 8.0"), (4, 16, "b.instances", "\"max\"")],
             ),
             ("service:\n  a:\n", &[(2, 3, "expected a table, found nothing", "")]),
-            ("- 1", &[(1, 1, "expected a table, found a list", "")]),
+            ("5", &[(1, 1, "expected a table, found 5", "")]),
         ],
     );
 }
@@ -265,6 +265,10 @@ fn the_machine() {
         "thead.toml",
         &[
             (
+                "[service.a]\nrun = 'sh gone.sh'",
+                &[(2, 7, "the script \"gone.sh\" does not exist", "`cwd`")],
+            ),
+            (
                 "[service.a]\nrun = './gone'",
                 &[(2, 7, "\"./gone\" does not exist", "`cwd`")],
             ),
@@ -367,9 +371,9 @@ fn files() {
     wrong("thead.toml", b"# a\na = \"\xff\"", (2, 6), "the byte 0xff is not UTF-8");
     wrong("thead.ini", b"", (1, 1), "of no format that thead reads");
     wrong("thead.toml", &vec![b'#'; (4 << 20) + 1], (1, 1), "larger than 4 MiB");
-    let error = super::super::load(Some(dir.path())).unwrap_err();
+    let error = super::super::load(Some(dir.path()), None).unwrap_err();
     assert!(error.to_string().contains("directory"), "{error}");
-    let error = super::super::load(Some(&dir.path().join("gone.toml"))).unwrap_err();
+    let error = super::super::load(Some(&dir.path().join("gone.toml")), None).unwrap_err();
     assert!(
         error
             .to_string()
