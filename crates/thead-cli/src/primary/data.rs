@@ -84,9 +84,7 @@ pub(super) enum Say {
         details: Value,
     },
     /// The file of programs without a channel has been replaced.
-    Written {
-        signal: i32,
-    },
+    Written { signal: i32 },
     /// How it stands.
     Changed,
     /// A piece that came later is ready to be opened.
@@ -267,7 +265,10 @@ impl Hot {
     pub(super) fn configure(&mut self, spec: &Spec, mute: bool, service: &mut Service) {
         (self.cwd, self.mute) = (cwd_of(spec), mute);
         let mut plans = self.plans(spec);
-        let gone = self.pieces.iter().filter(|(name, held)| held.plan.file.is_some() && !plans.contains_key(*name));
+        let gone = self
+            .pieces
+            .iter()
+            .filter(|(name, held)| held.plan.file.is_some() && !plans.contains_key(*name));
         let gone: Vec<_> = gone.map(|(name, _)| name.clone()).collect();
         for name in gone {
             if let Some(held) = self.pieces.remove(&name) {
@@ -410,12 +411,19 @@ impl Hot {
 
     fn unknown(&self, name: &Name) -> Problem {
         let known: Vec<_> = self.pieces.keys().map(String::as_str).collect();
-        let hint = match (crate::config::nearest(name.as_str(), known.iter().copied()), known.is_empty()) {
+        let hint = match (
+            crate::config::nearest(name.as_str(), known.iter().copied()),
+            known.is_empty(),
+        ) {
             (Some(near), _) => format!("did you mean {near:?}?"),
             (None, true) => "nothing was pushed yet, and its configuration names no data".into(),
             (None, false) => format!("there are: {}", known.join(", ")),
         };
-        problem("not-found", format!("there is no data {name:?}", name = name.as_str()), Some(&hint))
+        problem(
+            "not-found",
+            format!("there is no data {name:?}", name = name.as_str()),
+            Some(&hint),
+        )
     }
 
     fn status(&self, service: &Service) -> Vec<DataPiece> {

@@ -556,7 +556,8 @@ impl Primary {
             drop(self.service.operator().configure(settings));
             self.log.configure(launch::log_of(&spec.config.log));
             self.clock = Clock::new(&spec.config.restart);
-            self.hot.configure(&spec, !made.command.has_channel(), &mut self.service);
+            self.hot
+                .configure(&spec, !made.command.has_channel(), &mut self.service);
         }
         self.program = program;
         self.spec = spec;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use thead::control::{DataContent, DataPush, DataState, Problem};
+use thead::control::{DataContent, DataPush, Problem};
 use thead::data::{Content, Revision};
 
 use super::keeper::{Answer, Keeper, New, to_json};
@@ -56,7 +56,10 @@ impl Keeper {
                 let form = self.form(form, &path);
                 let from = path.display().to_string();
                 let digest = self.is_file(&path);
-                let found = self.blocking(move || source::read(&name, &path, form)).await.map_err(invalid)?;
+                let found = self
+                    .blocking(move || source::read(&name, &path, form))
+                    .await
+                    .map_err(invalid)?;
                 let digest = digest.then_some(found.digest);
                 Ok((self.of(found.content, from, digest), Some(found.shown)))
             }
@@ -99,7 +102,10 @@ impl Keeper {
             return Err(missing("nothing else was in force before".into()));
         };
         let name = self.plan.name.to_string();
-        let content = self.disk(move |history| history.content(&name, revision)).await.map_err(missing)?;
+        let content = self
+            .disk(move |history| history.content(&name, revision))
+            .await
+            .map_err(missing)?;
         Ok(New {
             content,
             from: format!("revision {revision}, by a rollback"),
@@ -121,7 +127,10 @@ impl Keeper {
                 };
                 let name = self.plan.name.to_string();
                 let found = self.disk(move |history| {
-                    let about = history.revisions().into_iter().find(|about| about.revision == revision.0);
+                    let about = history
+                        .revisions()
+                        .into_iter()
+                        .find(|about| about.revision == revision.0);
                     let about = about.unwrap_or_default();
                     let path = history.file_of(revision)?;
                     if about.memory {
@@ -133,7 +142,9 @@ impl Keeper {
                         });
                     }
                     let value = match history.content(&name, revision)? {
-                        Content::Value(value) => serde_json::from_str(value.get()).map_err(|error| error.to_string())?,
+                        Content::Value(value) => {
+                            serde_json::from_str(value.get()).map_err(|error| error.to_string())?
+                        }
                         Content::Memory(_) => Value::Null,
                     };
                     Ok(DataContent {

@@ -136,35 +136,39 @@ impl History {
             book,
         };
         let good = history.find(|entry| entry.state == DataState::InForce).cloned();
-        let mut load = |kept, what: &str| {
-            let content = history.read(name, kept);
-            let lost = |error: io::Error| damage = Some(format!("the content {what} is lost: {error}"));
-            content.map_err(lost).ok()
-        };
-        let in_force = good.as_ref().and_then(|entry| {
-            let content = load(entry.kept, "in force")?;
-            Some((Revision(entry.revision), content))
+        let mut lost = |what: &str, error: io::Error| damage = Some(format!("the content {what} is lost: {error}"));
+        let in_force = good.as_ref().and_then(|entry| match history.read(name, entry.kept) {
+            Ok(content) => Some((Revision(entry.revision), content)),
+            Err(error) => {
+                lost("in force", error);
+                None
+            }
         });
-        let lost = good.is_some() && in_force.is_none();
+        let is_lost = good.is_some() && in_force.is_none();
         // On trial, or about to be.
         let trial = history.find(|entry| entry.state == DataState::OnTrial);
         let trial = trial.map(|entry| (entry.kept, entry.from.clone(), entry.digest));
         let candidate = history.book.candidate.take();
         let candidate = candidate.map(|candidate| (candidate.kept, candidate.from, candidate.digest));
-        let again = candidate.or(trial).and_then(|(kept, from, digest)| {
-            let content = load(kept, "that was about to be pushed")?;
-            Some((content, from, digest))
-        });
+        let again = candidate
+            .or(trial)
+            .and_then(|(kept, from, digest)| match history.read(name, kept) {
+                Ok(content) => Some((content, from, digest)),
+                Err(error) => {
+                    lost("that was about to be pushed", error);
+                    None
+                }
+            });
         let book = &mut history.book;
         book.closed = false;
-        if lost {
+        if is_lost {
             // So that the file is pushed again.
             book.seen = None;
         }
         for entry in &mut book.entries {
             match entry.state {
                 DataState::OnTrial => entry.state = DataState::Superseded,
-                DataState::InForce if lost => entry.state = DataState::Replaced,
+                DataState::InForce if is_lost => entry.state = DataState::Replaced,
                 _ => {}
             }
         }
@@ -361,7 +365,11 @@ impl History {
 
     fn entry(&self, revision: Revision) -> Result<&Entry, String> {
         self.find(|entry| entry.revision == revision.0).ok_or_else(|| {
-            let known: Vec<_> = self.revisions().iter().map(|entry| entry.revision.to_string()).collect();
+            let known: Vec<_> = self
+                .revisions()
+                .iter()
+                .map(|entry| entry.revision.to_string())
+                .collect();
             match known.is_empty() {
                 true => "it has no revision yet".into(),
                 false => format!("it has no revision {revision}; remembered are {}", known.join(", ")),
@@ -380,7 +388,11 @@ impl History {
             memory: matches!(content, Content::Memory(_)),
             size: content.len(),
         };
-        let mut file = private().write(true).create(true).truncate(true).open(self.path(kept))?;
+        let mut file = private()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(self.path(kept))?;
         match content {
             Content::Value(value) => file.write_all(value.get().as_bytes())?,
             // Not read by its descriptor, whose place in the file belongs to all who have it.
@@ -416,7 +428,13 @@ impl History {
         let before = self.before();
         let needed = |entry: &Entry| !settled(entry) || Some(Revision(entry.revision)) == before;
         let mut keep: Vec<u64> = self.book.candidate.iter().map(|candidate| candidate.kept.id).collect();
-        keep.extend(self.book.entries.iter().filter(|entry| needed(entry)).map(|entry| entry.kept.id));
+        keep.extend(
+            self.book
+                .entries
+                .iter()
+                .filter(|entry| needed(entry))
+                .map(|entry| entry.kept.id),
+        );
         let mut left = KEPT;
         for entry in self.book.entries.iter().rev() {
             if !keep.contains(&entry.kept.id) && entry.kept.size <= left {
@@ -426,7 +444,9 @@ impl History {
         }
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let id = name.to_str().and_then(|name| name.strip_suffix(".content")?.parse().ok());
+            let id = name
+                .to_str()
+                .and_then(|name| name.strip_suffix(".content")?.parse().ok());
             if id.is_some_and(|id: u64| !keep.contains(&id)) {
                 let _ = fs::remove_file(entry.path());
             }

@@ -126,7 +126,7 @@ impl Keeper {
         let (name, dir) = (plan.name.to_string(), plan.history());
         let found = tokio::task::spawn_blocking(move || History::open(&name, &dir));
         let found = found.await.map_err(io::Error::other)??;
-        let mut keeper = Self {
+        let keeper = Self {
             plan,
             ends,
             history: Arc::new(Mutex::new(found.history)),
@@ -152,7 +152,10 @@ impl Keeper {
         if let Some(new) = new {
             push = keeper.keep(&new).await.is_ok().then_some(new.content);
         }
-        let offered = push.as_ref().or(found.in_force.as_ref().map(|(_, content)| content)).cloned();
+        let offered = push
+            .as_ref()
+            .or(found.in_force.as_ref().map(|(_, content)| content))
+            .cloned();
         keeper.show_file(offered).await;
         keeper.publish();
         let start = Start {
@@ -262,7 +265,10 @@ impl Keeper {
         let mut seen = self.ends.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let known = std::mem::replace(&mut seen.problem, text.clone()) == text;
         let stays = seen.revisions.iter().find(|about| about.state == DataState::InForce);
-        let stays = stays.map_or_else(|| "nothing is pushed".into(), |about| format!("revision {} stays", about.revision));
+        let stays = stays.map_or_else(
+            || "nothing is pushed".into(),
+            |about| format!("revision {} stays", about.revision),
+        );
         drop(seen);
         if let (Some(text), false) = (text, known) {
             self.tell("data_broken", true, format!("{text}; {stays}"));
@@ -318,7 +324,9 @@ impl Keeper {
     async fn keep(&self, new: &New) -> Result<(), String> {
         let (content, from) = (new.content.clone(), new.from.clone());
         let (digest, of) = (new.digest, new.of);
-        let kept = self.disk(move |history| history.keep(&content, &from, digest, of)).await;
+        let kept = self
+            .disk(move |history| history.keep(&content, &from, digest, of))
+            .await;
         kept.map_err(|error| {
             let text = format!("it cannot be kept on disk: {error}");
             self.trouble(Some(text.clone()));
@@ -434,7 +442,8 @@ impl Keeper {
                 back,
                 ..
             }) => {
-                self.end(revision, DataState::Refused, Some(format!("{}: {reason}", worker(id)))).await;
+                self.end(revision, DataState::Refused, Some(format!("{}: {reason}", worker(id))))
+                    .await;
                 let details = json!({ "revision": revision.0, "worker": id.0, "reason": reason, "back": back.map(|back| back.0) });
                 let text = refused(revision, &worker(id), &reason, back);
                 self.tell_with("data_refused", true, text, details);
@@ -446,7 +455,10 @@ impl Keeper {
                 revision,
                 reason,
             }) => {
-                let text = format!("{} refused revision {revision}, which the others have: {reason}", worker(id));
+                let text = format!(
+                    "{} refused revision {revision}, which the others have: {reason}",
+                    worker(id)
+                );
                 let details = json!({ "revision": revision.0, "worker": id.0, "reason": reason });
                 self.tell_with("data_declined", true, text, details);
             }
@@ -512,7 +524,13 @@ pub(super) fn to_json(value: &impl serde::Serialize) -> Value {
 }
 
 fn in_force(revision: Revision, tally: Tally) -> String {
-    let workers = |count: usize| if count == 1 { "1 worker".to_owned() } else { format!("{count} workers") };
+    let workers = |count: usize| {
+        if count == 1 {
+            "1 worker".to_owned()
+        } else {
+            format!("{count} workers")
+        }
+    };
     let mut said = Vec::new();
     if tally.applied > 0 {
         said.push(format!("{} applied it", workers(tally.applied)));

@@ -160,7 +160,10 @@ impl Watch {
         if self.looks.is_some_and(|at| at <= now) {
             self.looks = Some(now + LOOK);
             let names: Vec<_> = self.files.keys().cloned().collect();
-            self.shared.wanted().touched.extend(names.into_iter().map(|name| (name, now - QUIET)));
+            self.shared
+                .wanted()
+                .touched
+                .extend(names.into_iter().map(|name| (name, now - QUIET)));
         }
         loop {
             let mut wanted = self.shared.wanted();
@@ -172,13 +175,13 @@ impl Watch {
                 continue;
             };
             let signature = signature(&file.path);
-            if signature == file.signature {
-                continue;
-            }
+            let changed = signature != file.signature;
             file.signature = signature;
-            // It may be elsewhere now.
+            // Also a way that leads nowhere may be another one now.
             self.follow();
-            return Some(name);
+            if changed {
+                return Some(name);
+            }
         }
     }
 
@@ -195,7 +198,10 @@ impl Watch {
             }
         }
         let parents = wanted.entries.keys().filter_map(|entry| entry.parent());
-        let directories: BTreeSet<_> = parents.map(Path::to_owned).chain(wanted.whole.keys().cloned()).collect();
+        let directories: BTreeSet<_> = parents
+            .map(Path::to_owned)
+            .chain(wanted.whole.keys().cloned())
+            .collect();
         {
             let mut shared = self.shared.wanted();
             wanted.touched = std::mem::take(&mut shared.touched);
@@ -227,7 +233,10 @@ impl Watch {
             // What happened before it was watched was not heard of.
             let now = Instant::now();
             let names: Vec<_> = self.files.keys().cloned().collect();
-            self.shared.wanted().touched.extend(names.into_iter().map(|name| (name, now)));
+            self.shared
+                .wanted()
+                .touched
+                .extend(names.into_iter().map(|name| (name, now)));
             self.shared.wake.notify_one();
         }
     }
@@ -309,7 +318,9 @@ mod tests {
     use super::*;
 
     async fn hears(watch: &mut Watch) -> String {
-        tokio::time::timeout(Duration::from_secs(30), watch.next()).await.unwrap()
+        tokio::time::timeout(Duration::from_secs(30), watch.next())
+            .await
+            .unwrap()
     }
 
     fn watch(path: &Path) -> Watch {
@@ -335,7 +346,8 @@ mod tests {
         fs::remove_file(&file).unwrap();
         hears(&mut watch).await;
         symlink("sub/a.json", &file).unwrap();
-        hears(&mut watch).await;
+        let nothing = tokio::time::timeout(QUIET * 3, watch.next()).await;
+        assert!(nothing.is_err(), "a link that leads nowhere is still no file");
         fs::create_dir(dir.join("sub")).unwrap();
         fs::write(dir.join("sub/a.json"), "4").unwrap();
         hears(&mut watch).await;
@@ -391,7 +403,13 @@ mod tests {
         let (complaints, mut complained) = mpsc::unbounded_channel();
         let mut watch = Watch::new(complaints);
         watch.look(&notify::Error::generic("no watches are left"));
-        watch.files.insert("x".into(), File { path: file.clone(), signature: signature(&file) });
+        watch.files.insert(
+            "x".into(),
+            File {
+                path: file.clone(),
+                signature: signature(&file),
+            },
+        );
         fs::write(&file, "1").unwrap();
         assert_eq!(hears(&mut watch).await, "x");
         assert!(complained.recv().await.unwrap().ends_with("no watches are left"));
