@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+use thead::sys::user::User;
+
 /// Binds a socket that only its owner can open, from its first moment on.
 ///
 /// # Errors
@@ -38,6 +40,12 @@ pub(crate) fn passable(dir: &Path) -> io::Result<()> {
     make(dir, None, 0o711)?;
     // Whatever the umask is, and whoever has made it.
     fs::set_permissions(dir, fs::Permissions::from_mode(0o711))
+}
+
+/// Whether there is a directory that belongs to another user than the one who is to have it.
+pub(crate) fn is_anothers(dir: &Path, owner: Option<&User>) -> bool {
+    let uid = owner.map_or_else(|| rustix::process::geteuid().as_raw(), |owner| owner.uid);
+    fs::symlink_metadata(dir).is_ok_and(|found| found.uid() != uid)
 }
 
 fn make(dir: &Path, owner: Option<(u32, u32)>, mode: u32) -> io::Result<()> {

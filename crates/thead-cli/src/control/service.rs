@@ -693,6 +693,11 @@ impl Care {
         let owner = self.shared.owner_of(&self.saved.config)?;
         let listen = &self.saved.config.listen;
         self.sockets.become_so(listen, owner.as_ref(), self.shared.umask)?;
+        if super::dirs::is_anothers(&spec.data_dir, owner.as_ref()) {
+            // What is in it cannot be given away: its owner may have put links there.
+            std::fs::remove_dir_all(&spec.data_dir).map_err(|error| format!("{}: {error}", spec.data_dir.display()))?;
+            self.tell("note", false, "it runs as another user now: its data begins anew");
+        }
         for dir in [&spec.log_dir, &spec.data_dir] {
             super::dirs::private(dir, owner.as_ref().map(|owner| (owner.uid, owner.gid)))
                 .map_err(|error| format!("{}: {error}", dir.display()))?;

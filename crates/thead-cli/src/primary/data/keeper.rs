@@ -104,6 +104,7 @@ pub(super) struct Keeper {
     waiting: VecDeque<Job>,
     /// The worker that refused last, as people know it.
     refuser: Option<String>,
+    begun: bool,
 }
 
 /// New data.
@@ -132,6 +133,7 @@ impl Keeper {
             history: Arc::new(Mutex::new(found.history)),
             waiting: VecDeque::new(),
             refuser: None,
+            begun: false,
         };
         if let Some(damage) = found.damage {
             keeper.tell("data_damaged", true, damage);
@@ -171,6 +173,7 @@ impl Keeper {
         if let Some(first) = first {
             self.settle(first).await;
         }
+        self.begun = true;
         loop {
             let job = match self.waiting.pop_front() {
                 Some(job) => Some(job),
@@ -425,7 +428,10 @@ impl Keeper {
                     Some(old) => history.again(revision, old),
                 });
                 self.show_file(Some(content)).await;
-                if let Some(signal) = self.plan.signal {
+                // What was there before the first worker needs no signal.
+                if let Some(signal) = self.plan.signal
+                    && self.begun
+                {
                     self.say(Say::Written { signal });
                 }
             }
