@@ -131,7 +131,7 @@ enum Run {
         after: Vec<(Name, watch::Receiver<View>)>,
         ready: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     },
-    Alive(Primary),
+    Alive(Box<Primary>),
     /// The primary died.
     Backoff {
         until: Instant,
@@ -372,7 +372,8 @@ impl Care {
             _ => Default::default(),
         };
         let order = Order::Work { id, work, sockets };
-        if let Run::Alive(Primary { link: Some(link), .. }) = &self.run
+        if let Run::Alive(primary) = &self.run
+            && let Some(link) = &primary.link
             && send(link.channel(), &order, handles).await.is_ok()
         {
             self.pending.insert(id, (reply, saved));
@@ -462,7 +463,7 @@ impl Care {
         };
         let lived = primary.since.elapsed();
         self.shared.lock_own().retain(|pid| *pid != primary.pid);
-        let Primary { next, stopping, .. } = primary;
+        let Primary { next, stopping, .. } = *primary;
         // Whoever connects to it now would wait for nobody.
         let _ = std::fs::remove_file(self.socket_path());
         let left = self.shared.collect_left(self.name(), &self.status);
@@ -582,7 +583,7 @@ impl Care {
             }
             None
         });
-        self.run = Run::Alive(Primary {
+        self.run = Run::Alive(Box::new(Primary {
             pid,
             since: Instant::now(),
             exit,
@@ -591,7 +592,7 @@ impl Care {
             deadline: None,
             stopping: false,
             next: false,
-        });
+        }));
         self.note(*status);
         self.tell("adopted", false, format!("found running, primary {pid}"));
     }
@@ -611,7 +612,7 @@ impl Care {
         match self.launch().await {
             Ok(primary) => {
                 self.status.service.phase = Phase::Starting;
-                self.run = Run::Alive(primary);
+                self.run = Run::Alive(Box::new(primary));
             }
             Err(reason) => {
                 self.tell("failed", true, format!("cannot be started: {reason}"));

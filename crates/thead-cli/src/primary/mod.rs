@@ -68,7 +68,7 @@ pub(crate) fn primary() -> ExitCode {
         runtime.block_on(async {
             let listener = std::os::unix::net::UnixListener::from(listener);
             listener.set_nonblocking(true)?;
-            serve(UnixListener::from_std(listener)?).await
+            Box::pin(serve(UnixListener::from_std(listener)?)).await
         })
     });
     match done {
