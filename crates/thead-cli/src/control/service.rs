@@ -466,7 +466,7 @@ impl Care {
         let Primary { next, stopping, .. } = *primary;
         // Whoever connects to it now would wait for nobody.
         let _ = std::fs::remove_file(self.socket_path());
-        let left = self.shared.collect_left(self.name(), &self.status);
+        let left = self.shared.collect_left(self.name(), primary.pid, &self.status);
         for name in &left {
             self.tell(
                 "warning",
