@@ -26,7 +26,10 @@ pub(crate) fn text(directory: &Path) -> Result<String, Diagnostics> {
         }
     }
     if let Ok(file) = super::find(directory) {
-        let loaded = super::load(Some(&file), None)?;
+        let loaded = super::load(super::Ask {
+            file: Some(&file),
+            ..super::Ask::default()
+        })?;
         let name = file.file_name().unwrap_or_default().display().to_string();
         let head = format!("# From {name}. Look at it with `thead check`, put it in force with `thead apply`.\n\n");
         return Ok(head + &super::write::toml(&loaded.config, &loaded.base, &BTreeMap::new()));

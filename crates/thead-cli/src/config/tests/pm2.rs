@@ -3,7 +3,7 @@
 use super::{directory, load_text};
 use crate::config::model::{Policy, Ready, Service};
 use crate::config::value::{ByteSize, Instances, Span};
-use crate::config::{Loaded, load};
+use crate::config::{Ask, Loaded, load};
 
 fn loaded(text: &str) -> Loaded {
     let dir = directory();
@@ -148,7 +148,14 @@ fn an_environment_is_chosen_by_name() {
     let text = "{ apps: [{ name: 'a', script: './app', append_env_to_name: true, env: { A: 1, B: 1, C: 1 }, env_live: { B: 2 } }],
         deploy: { live: { env: { C: 0, D: 0 } } } }";
     std::fs::write(dir.path().join("ecosystem.json"), text).unwrap();
-    let with = |environment| load(Some(&dir.path().join("ecosystem.json")), environment).unwrap();
+    let with = |environment| {
+        load(Ask {
+            file: Some(&dir.path().join("ecosystem.json")),
+            environment,
+            only: &[],
+        })
+        .unwrap()
+    };
     let live = with(Some("live"));
     let env: Vec<_> = live.config.service["a-live"]
         .env
