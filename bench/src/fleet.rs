@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal};
@@ -87,7 +87,7 @@ pub(crate) struct Server {
     pub(crate) pid: u32,
     // Ended in this order.
     _process: Option<Running>,
-    _daemon: Option<Daemon>,
+    _daemon: Option<Pm2>,
     _dir: TempDir,
 }
 
@@ -129,14 +129,7 @@ impl Server {
                 command
             }
             Candidate::Pm2 => {
-                // Its daemon runs under the "node" of PATH.
-                let bin = dir.path().join("bin");
-                fs::create_dir(&bin)?;
-                symlink(&node, bin.join("node"))?;
-                let pm2 = Daemon {
-                    home: dir.path().join("pm2"),
-                    path: path_with(bin)?,
-                };
+                let pm2 = Pm2::start(dir.path())?;
                 let mut command = pm2.command();
                 command
                     .arg("start")
@@ -185,13 +178,25 @@ impl Server {
 
 /// PM2's daemon, ended when this is dropped.
 #[derive(Debug)]
-struct Daemon {
+pub(crate) struct Pm2 {
     home: PathBuf,
     path: OsString,
 }
 
-impl Daemon {
-    fn command(&self) -> Command {
+impl Pm2 {
+    /// One that has nothing to do yet; it starts with its first command. Its home is made.
+    pub(crate) fn start(dir: &Path) -> Result<Self, Failure> {
+        // It runs under the "node" of PATH.
+        let bin = dir.join("bin");
+        fs::create_dir_all(&bin)?;
+        symlink(host::runtime(NODE), bin.join("node"))?;
+        Ok(Self {
+            home: dir.join("pm2"),
+            path: path_with(bin)?,
+        })
+    }
+
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(host::runtime(NODE));
         command
             .arg(host::script("node_modules/pm2/bin/pm2"))
@@ -203,12 +208,12 @@ impl Daemon {
         command
     }
 
-    fn pid(&self) -> Result<u32, Failure> {
+    pub(crate) fn pid(&self) -> Result<u32, Failure> {
         Ok(fs::read_to_string(self.home.join("pm2.pid"))?.trim().parse()?)
     }
 }
 
-impl Drop for Daemon {
+impl Drop for Pm2 {
     fn drop(&mut self) {
         let pid = self.pid().ok().and_then(process::pid_of);
         let _ = self.command().arg("kill").status();

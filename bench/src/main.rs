@@ -49,6 +49,8 @@ enum Row {
     Soak,
     /// What the preload adds to the start of a worker.
     Preload,
+    /// A daemon with a hundred services: a list, processor time while nothing happens, memory.
+    Daemon,
 }
 
 /// How much of everything.
@@ -121,6 +123,12 @@ fn measure(wanted: &dyn Fn(Row) -> bool, extent: Extent, report: &mut Report) ->
     if [Row::Connections, Row::KeepAlive, Row::Memory].into_iter().any(wanted) {
         row::servers::measure(wanted, extent, report)?;
     }
+    // In a process that has not grown yet.
+    if wanted(Row::Soak) {
+        for table in row::soak::measure(extent)? {
+            report.add(table);
+        }
+    }
     if wanted(Row::Handles) {
         for table in row::handles::measure(extent)? {
             report.add(table);
@@ -136,11 +144,6 @@ fn measure(wanted: &dyn Fn(Row) -> bool, extent: Extent, report: &mut Report) ->
             report.add(table);
         }
     }
-    if wanted(Row::Soak) {
-        for table in row::soak::measure(extent)? {
-            report.add(table);
-        }
-    }
     if wanted(Row::Spawn) {
         for table in row::spawn::measure(extent)? {
             report.add(table);
@@ -148,6 +151,11 @@ fn measure(wanted: &dyn Fn(Row) -> bool, extent: Extent, report: &mut Report) ->
     }
     if wanted(Row::Preload) {
         report.add(row::preload::measure(extent)?);
+    }
+    if wanted(Row::Daemon) {
+        for table in row::daemon::measure(extent)? {
+            report.add(table);
+        }
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! One module for each thing that is measured.
 
+pub(crate) mod daemon;
 pub(crate) mod exec;
 pub(crate) mod handles;
 pub(crate) mod messages;

@@ -22,12 +22,14 @@ mod daemon;
 pub mod handles;
 mod host;
 pub mod load;
+mod primary;
 mod runtime;
 mod script;
 
 pub use census::{Census, PATIENCE, Process, eventually, kill};
 pub use daemon::{Daemon, Said as Answered};
 pub use host::{End, Run, Said, Thead, thead_binary};
+pub use primary::node_primary;
 pub use runtime::{Runtime, programs, root};
 pub use script::Script;
 
@@ -57,3 +59,8 @@ macro_rules! on {
         }
     };
 }
+
+/// Its servers need axum and hyper, which the library has no part in.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide.md")]
+struct Guide;

@@ -33,3 +33,21 @@ fn the_example_of_a_cluster_runs() {
     assert!(printed.starts_with("2 workers answered on port "), "{printed}");
     assert_eq!(printed.matches("ended: Code(0)").count(), 2, "{printed}");
 }
+
+#[test]
+fn the_workers_that_the_guide_shows_are_those_that_are_tested() {
+    let root = conformance::root();
+    let guide = std::fs::read_to_string(root.join("../docs/guide.md")).unwrap();
+    for name in ["axum", "hyper"] {
+        let program = std::fs::read_to_string(root.join(format!("src/bin/{name}-worker.rs"))).unwrap();
+        let mut blocks = guide.split("```").skip(1).step_by(2);
+        let block = blocks.find(|block| block.contains(&format!("use {name}::"))).unwrap();
+        let mut lines = program.lines();
+        for line in block.lines().skip(1).filter(|line| !line.starts_with("# ")) {
+            assert!(
+                lines.any(|other| other == line),
+                "{name}-worker.rs does not go on with: {line}"
+            );
+        }
+    }
+}

@@ -8,42 +8,14 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
 use conformance::load::{Load, Mode, Target};
-use conformance::{PATIENCE, Run, Runtime, Script, client, eventually, on};
+use conformance::{PATIENCE, Run, Runtime, Script, client, eventually, node_primary, on};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const CHILD: &str = env!("CARGO_BIN_EXE_child");
 
-/// A primary of Node's that does as it is told on its standard input, and says what happens.
-const PRIMARY: &str = "
-    const cluster = require('node:cluster');
-    const say = (what) => require('node:fs').writeSync(1, JSON.stringify(what) + '\\n');
-    // Node has no other way to start a worker that is not run by Node.
-    process.execPath = process.env.CHILD;
-    cluster.setupPrimary({ exec: 'serves', args: [], execArgv: [] });
-    cluster.on('online', (worker) => say({ online: worker.id }));
-    cluster.on('listening', (worker, address) => say({ listening: worker.id, address }));
-    cluster.on('message', (worker, message) => say({ from: worker.id, message }));
-    cluster.on('disconnect', (worker) => say({ disconnected: worker.id, asked: worker.exitedAfterDisconnect }));
-    cluster.on('exit', (worker, code, signal) =>
-        say({ exited: worker.id, end: code ?? signal, asked: worker.exitedAfterDisconnect }));
-    require('node:readline').createInterface({ input: process.stdin }).on('line', (line) => {
-        const [verb, id] = line.split(' ');
-        if (verb === 'fork') cluster.fork();
-        if (verb === 'send') cluster.workers[id].send({ to: id });
-        if (verb === 'disconnect') cluster.workers[id].disconnect();
-        if (verb === 'kill') cluster.workers[id].kill();
-    }).on('close', () => cluster.disconnect());
-";
-
 fn primary(runtime: Runtime, policy: &str, port: u16, workers: usize) -> Script {
-    let port = port.to_string();
-    let variables = [("CHILD", CHILD), ("NODE_CLUSTER_SCHED_POLICY", policy), ("PORT", &port)];
-    let mut primary = Script::start(runtime, PRIMARY, &variables);
-    for _ in 0..workers {
-        primary.say("fork");
-    }
-    primary
+    node_primary(runtime, policy, CHILD, &[("PORT", &port.to_string())], workers)
 }
 
 /// The port on which that many workers have said that they listen.
@@ -52,7 +24,7 @@ fn listening(primary: &mut Script, workers: usize) -> u16 {
     for _ in 0..workers {
         ports.insert(primary.wait("listening", |line| {
             line.get("listening")?;
-            line["address"]["port"].as_u64()
+            line["at"]["port"].as_u64()
         }));
     }
     assert_eq!(ports.len(), 1, "all have the same port");
@@ -142,6 +114,7 @@ fn how_a_worker_ends_is_seen(runtime: Runtime) {
     primary.say("fork");
     // With its last worker Node's primary has closed the port.
     listening(&mut primary, 1);
+    assert!(primary.end().0.success());
 }
 
 fn a_port_in_use_is_an_error_of_listen(runtime: Runtime) {
@@ -149,12 +122,8 @@ fn a_port_in_use_is_an_error_of_listen(runtime: Runtime) {
     let port = taken.local_addr().unwrap().port();
     for policy in POLICIES {
         let mut primary = primary(runtime, policy, port, 1);
-        assert_eq!(primary.field("errno"), libc_eaddrinuse(), "{policy}");
+        assert_eq!(primary.field("code"), "EADDRINUSE", "{policy}");
     }
-}
-
-fn libc_eaddrinuse() -> Value {
-    json!(rustix::io::Errno::ADDRINUSE.raw_os_error())
 }
 
 fn it_ends_when_its_primary_is_killed(runtime: Runtime) {

@@ -159,6 +159,7 @@ impl Channel {
             3 => r#"{"cmd":"NODE_HANDLE_ACK"}"#.into(),
             4 => r#"{"cmd":"NODE_HANDLE_NACK"}"#.into(),
             5 => r#"{"cmd":"NODE_HANDLE","type":"net.Native","msg":{"cmd":"NODE_HANDLE","type":"net.Socket","msg":{"cmd":"NODE_CLUSTER"},"key":"k"}}"#.into(),
+            6 if n % 2 == 1 => format!("{{\"cmd\":\"NODE_SOCKET_COUNT\",\"key\":\"k\",\"count\":{n}}}"),
             6 => r#"{"cmd":"NODE_SOCKET_GET_COUNT","key":"k"}"#.into(),
             7 if n > 7 => format!("{{\"cmd\":\"NODE_HANDLE\",\"type\":\"thead.Descriptors\",\"msg\":1,\"count\":{}}}", n - 7),
             _ => r#"{"cmd":"NODE_CLUSTER","act":"online","seq":0}"#.into(),
@@ -198,7 +199,10 @@ impl Channel {
             _ => HandleKind::DgramSocket,
         };
         let dgram_type = (kind == HandleKind::DgramSocket).then_some("udp4");
-        let result = if n < 8 {
+        let result = if n == 1 {
+            let body = self.body("1");
+            self.end.send_counted(&body, "k", token)
+        } else if n < 8 {
             let body = self.body(&n.to_string());
             self.end.send_handle(&body, kind, dgram_type, token)
         } else {

@@ -19,6 +19,7 @@ mod chance;
 mod cluster;
 mod frame;
 mod handle;
+mod notify;
 mod seed;
 mod value;
 
@@ -40,7 +41,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     Target {
         name: "json_frames",
         run: frame::json,
@@ -65,6 +66,11 @@ pub const TARGETS: [Target; 5] = [
         name: "cluster",
         run: cluster::run,
         seeds: seed::cluster_messages,
+    },
+    Target {
+        name: "notify",
+        run: notify::run,
+        seeds: notify::seeds,
     },
 ];
 

@@ -47,3 +47,8 @@ fn no_descriptor_is_lost_or_doubled() {
 fn cluster_messages_are_understood_as_they_are_printed() {
     bounded("cluster");
 }
+
+#[test]
+fn notices_are_understood_line_by_line() {
+    bounded("notify");
+}

@@ -5,13 +5,15 @@
 
 use std::io::Read as _;
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 
 use conformance::handles::{Cell, Link, judge};
 use serde_json::{Value, json};
-use thead::channel::{Handle, SendError};
-use thead::worker::{Listener, Worker};
+use thead::channel::{Handle, SendError, SocketList};
+use thead::worker::{Address, Listener, Worker};
 use thead::{HandleKind, Parent, ParentEvent};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -87,6 +89,7 @@ async fn main() -> ExitCode {
             }
             echo(parent).await;
         }
+        ("gives", Some(parent)) => give(parent).await,
         ("says much and ends", Some(mut parent)) => {
             for _ in 0..20 {
                 parent.send(&"x".repeat(100_000)).unwrap();
@@ -157,21 +160,74 @@ async fn echo(mut parent: Parent) {
     }
 }
 
-/// Serves HTTP at `PORT`; the path says what it does besides. Says what happened on standard output.
+/// Gives two connections to the parent, and tells it what it asks about them.
+async fn give(mut parent: Parent) {
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let list = SocketList::new();
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        clients.push(
+            tokio::net::TcpStream::connect(server.local_addr().unwrap())
+                .await
+                .unwrap(),
+        );
+        let (accepted, _) = server.accept().await.unwrap();
+        let handle = Handle::from(accepted.into_std().unwrap()).counted_by(&list);
+        let sent = parent.post_handle(&json!({}), HandleKind::Socket, handle).await;
+        sent.map_err(|(error, _)| error).unwrap();
+    }
+    while let Some(event) = parent.next().await {
+        let ParentEvent::Message { message, .. } = event else {
+            continue;
+        };
+        let (channel, list) = (parent.channel().clone(), list.clone());
+        match message.parse::<String>().unwrap().as_str() {
+            "count" => channel.send(&json!({ "count": list.count().await.unwrap() })).unwrap(),
+            "ping" => channel.send(&json!({ "pong": true })).unwrap(),
+            _ => drop(tokio::spawn(async move {
+                list.closed().await.unwrap();
+                channel.send(&json!({ "closed": true })).unwrap();
+            })),
+        }
+    }
+}
+
+/// Serves HTTP at `ADDRESS`, or at `PORT` of 127.0.0.1, with `OPTIONS` as Node has them; the path says what it does besides.
+/// Says what happened on standard output.
 async fn serve() {
     let worker = Worker::from_env().unwrap();
-    let port = std::env::var("PORT").map_or(0, |port| port.parse().unwrap());
-    let address = ([127, 0, 0, 1], port).into();
-    let listening = match std::env::var("LISTEN_NAME") {
-        Ok(name) => worker.listen_named(&name, address).await,
-        Err(_) => worker.listen(address).await,
-    };
-    let mut listener = match listening {
+    let port = || std::env::var("PORT").unwrap_or("0".into());
+    let address = std::env::var("ADDRESS").unwrap_or_else(|_| format!("127.0.0.1:{}", port()));
+    let options = std::env::var("OPTIONS").unwrap_or_default();
+    let is = |option| options.split(' ').any(|is| is == option);
+    if is("udp") {
+        return serve_udp(&worker, address).await;
+    }
+    let mut listen = worker
+        .listen(address)
+        .ipv6_only(is("ipv6Only"))
+        .exclusive(is("exclusive"))
+        .readable_all(is("readableAll"))
+        .writable_all(is("writableAll"));
+    if let Ok(backlog) = std::env::var("BACKLOG") {
+        listen = listen.backlog(backlog.parse().unwrap());
+    }
+    if let Ok(name) = std::env::var("LISTEN_NAME") {
+        listen = listen.named(name);
+    }
+    let mut listener = match listen.await {
         Ok(listener) => listener,
-        Err(error) => return println!("{}", json!({ "errno": error.raw_os_error() })),
+        Err(error) => return println!("{}", json!({ "code": error.code(), "error": error.to_string() })),
     };
-    let about = json!({ "port": listener.local_addr().port(), "id": worker.id(), "inherits": inherited() });
-    println!("{about}");
+    let port = match listener.local_addr() {
+        Address::Ip(address) => Some(address.port()),
+        _ => None,
+    };
+    let address = listener.local_addr().to_string();
+    println!(
+        "{}",
+        json!({ "address": address, "port": port, "id": worker.id(), "inherits": inherited() })
+    );
     // Messages reach the program of a worker too.
     if let Some(mut parent) = thead::parent().unwrap() {
         tokio::spawn(async move {
@@ -188,13 +244,54 @@ async fn serve() {
     println!("{}", json!({ "served": served }));
 }
 
+/// Answers each datagram with what it was and who this is.
+async fn serve_udp(worker: &Worker, address: String) {
+    let options = std::env::var("OPTIONS").unwrap_or_default();
+    let is = |option| options.split(' ').any(|is| is == option);
+    let bind = worker
+        .bind_udp(address)
+        .ipv6_only(is("ipv6Only"))
+        .exclusive(is("exclusive"));
+    let socket = match bind.reuse_address(is("reuseAddr")).await {
+        Ok(socket) => socket,
+        Err(error) => return println!("{}", json!({ "code": error.code(), "error": error.to_string() })),
+    };
+    let address = socket.local_addr().unwrap();
+    println!(
+        "{}",
+        json!({ "address": address.to_string(), "port": address.port(), "id": worker.id(), "inherits": inherited() })
+    );
+    if is("twice") {
+        let second = worker.bind_udp(address).reuse_address(true).await;
+        let code = second.map_or_else(|error| error.code(), |_| "bound");
+        println!("{}", json!({ "second": code }));
+    }
+    let (mut buffer, mut served) = ([0; 1500], 0);
+    while let Some((length, peer)) = socket.recv_from(&mut buffer).await.unwrap() {
+        served += 1;
+        let message = String::from_utf8_lossy(&buffer[..length]);
+        let answer = json!({ "message": message, "pid": std::process::id(), "id": worker.id() });
+        socket.send_to(answer.to_string().as_bytes(), peer).await.unwrap();
+    }
+    println!("{}", json!({ "served": served }));
+}
+
 async fn accept(listener: &mut Listener, worker: &Worker) -> usize {
     let mut open = tokio::task::JoinSet::new();
     let mut served = 0;
-    while let Some((mut stream, peer)) = listener.accept().await.unwrap() {
-        assert!(peer.ip().is_loopback());
+    let end = Arc::new(Notify::new());
+    loop {
+        let next = tokio::select! {
+            next = listener.accept() => next.unwrap(),
+            () = end.notified() => break,
+        };
+        let Some((mut stream, peer)) = next else { break };
+        assert_eq!(
+            peer.map(|peer| peer.ip().to_canonical().is_loopback()),
+            stream.as_tcp().map(|_| true)
+        );
         served += 1;
-        let worker = worker.clone();
+        let (worker, end) = (worker.clone(), end.clone());
         open.spawn(async move {
             let mut request = Vec::new();
             while !request.ends_with(b"\r\n\r\n") && stream.read_buf(&mut request).await.unwrap() > 0 {}
@@ -205,6 +302,8 @@ async fn accept(listener: &mut Listener, worker: &Worker) -> usize {
             } else if request.starts_with("GET /slow ") {
                 // Until it is told to leave, and a little longer than that takes.
                 worker.leaving().await;
+            } else if request.starts_with("GET /end ") {
+                end.notify_one();
             } else if request.starts_with("GET /die ") {
                 std::process::exit(7);
             }

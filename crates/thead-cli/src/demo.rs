@@ -210,7 +210,7 @@ async fn serve() -> io::Result<()> {
 }
 
 /// Requests without a body, until the client or the server leaves. Between two requests the server may leave at once.
-async fn answer(stream: tokio::net::TcpStream, mut leaving: tokio::sync::watch::Receiver<()>) -> io::Result<()> {
+async fn answer(stream: thead::worker::Stream, mut leaving: tokio::sync::watch::Receiver<()>) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let (mut line, mut keep_alive) = (String::new(), true);

@@ -13,6 +13,7 @@ use crate::log;
 use crate::orphans::SERVICE;
 use crate::program::{Place, Program};
 use crate::role::Spec;
+use crate::sockets::Bound;
 
 /// What a command needs besides its program.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +69,7 @@ pub(crate) fn program_of(program: &mut Program, wish: Wish<'_>) -> thead::servic
         command: command.args(&program.args).own_group(),
         drain,
         listen: Vec::new(),
+        slot_env: Vec::new(),
     }
 }
 
@@ -99,7 +101,7 @@ pub(crate) fn mend_schedule(program: &mut Program, scheduling: &mut Scheduling) 
 }
 
 /// The program of a service's workers, or why there is none.
-pub(crate) fn resolve(spec: &Spec) -> Result<(Program, thead::service::Program), String> {
+pub(crate) fn resolve(spec: &Spec, sockets: &Bound) -> Result<(Program, thead::service::Program), String> {
     let config = &spec.config;
     let cwd = spec.base.join(config.cwd.as_deref().unwrap_or(Path::new("")));
     if !cwd.is_dir() {
@@ -123,6 +125,7 @@ pub(crate) fn resolve(spec: &Spec) -> Result<(Program, thead::service::Program),
         cwd: Some(&cwd),
     };
     let mut made = program_of(&mut program, wish);
+    made.listen = sockets.listen();
     for (name, value) in &config.env {
         made.command = made.command.env(name, value);
     }
@@ -132,13 +135,24 @@ pub(crate) fn resolve(spec: &Spec) -> Result<(Program, thead::service::Program),
             .map_err(|error| format!("the secret {name}: {}: {error}", path.display()))?;
         made.command = made.command.env(name, secret.strip_suffix('\n').unwrap_or(&secret));
     }
+    let instance = config.instance_env.as_deref().unwrap_or("NODE_APP_INSTANCE");
+    made.slot_env.push((instance.to_owned(), 0));
+    if program.script.is_some() {
+        // What a program that knew PM2 may look for.
+        made.slot_env.push(("pm_id".into(), 0));
+        made.command = made.command.env("name", spec.name.as_str());
+    }
+    if let Some(name) = &config.increment_env {
+        let first = config.env.get(name).and_then(|value| value.parse().ok()).unwrap_or(0);
+        made.slot_env.push((name.clone(), first));
+    }
     made.command = limited(made.command.env(SERVICE, spec.name.as_str()), &config.limit);
     Ok((program, made))
 }
 
 /// What a primary runs, or why it cannot.
-pub(crate) fn prepare(spec: &Spec) -> Result<(Program, Options), String> {
-    let (mut program, made) = resolve(spec)?;
+pub(crate) fn prepare(spec: &Spec, sockets: &Bound) -> Result<(Program, Options), String> {
+    let (mut program, made) = resolve(spec, sockets)?;
     let mut options = Options::new(made);
     options.settings = settings_of(spec, &program);
     options.settings.life.validate().map_err(|error| error.to_string())?;
@@ -159,6 +173,7 @@ pub(crate) fn settings_of(spec: &Spec, program: &Program) -> Settings {
         life: life_of(spec, program.script.is_some() || config.channel),
         lame_duck: config.reload.lame_duck.duration(),
         stop_signal: config.stop.signal.number(),
+        stop_message: config.stop.message,
     }
 }
 

@@ -15,3 +15,6 @@ mod writer;
 
 pub(crate) use record::{Kind, Time};
 pub(crate) use writer::{Event, Settings, Writer};
+
+#[cfg(test)]
+mod tests;

@@ -21,9 +21,11 @@ mod report;
 mod role;
 mod run;
 mod setup;
+mod sockets;
 mod text;
 mod told;
 mod verbs;
+mod whole;
 
 /// Runs a server on every core, keeps it there, and renews it without losing a request.
 #[derive(Debug, Parser)]

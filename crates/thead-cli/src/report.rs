@@ -103,6 +103,11 @@ impl Reporter {
         }
     }
 
+    /// Nothing more is kept: the log is closed when nobody writes to it any more.
+    pub(crate) fn leave_log(&mut self) {
+        self.log = None;
+    }
+
     fn say(&self, tone: Tone, text: String, event: &str, details: Value) {
         // A worker's last lines, which follow the first, are there already.
         if let (Some(log), Some(first)) = (&self.log, text.lines().next()) {

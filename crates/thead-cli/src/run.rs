@@ -342,7 +342,7 @@ async fn serve(
         .transpose()?;
     let (lines, printed) = output::queue(WAITING);
     options.lines = Some(log.as_ref().map_or(lines, Writer::sink));
-    let reporter = Reporter::start(style, name, printed, log.as_ref().map(Writer::sink));
+    let mut reporter = Reporter::start(style, name, printed, log.as_ref().map(Writer::sink));
     reporter.started(&program, &options);
     let mut signals = Signals::new()?;
     let unix_note = match options.cluster.scheduling {
@@ -374,6 +374,7 @@ async fn serve(
     for name in orphans::kill_all() {
         reporter.warning(&format!("killed {name}, which a worker had left behind"));
     }
+    reporter.leave_log();
     if let Some(log) = log
         && !log.close(LOG_PATIENCE).await
     {
@@ -383,7 +384,7 @@ async fn serve(
     Ok(code)
 }
 
-/// How long the end waits for a disk that does not write the log.
+/// How long the end waits for workers that do not close their streams, and for a disk that does not write the log.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// When a process of ours that has ended may hide an orphan.

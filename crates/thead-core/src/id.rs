@@ -41,3 +41,7 @@ id! {
     /// The version of a service's command and environment that a worker runs. Counts from 1.
     Generation(u32)
 }
+id! {
+    /// The version of a piece of pushed data. Counts from 1, and never back.
+    Revision(u64)
+}

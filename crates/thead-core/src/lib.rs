@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod cluster;
+pub mod data;
 pub mod id;
+pub mod probe;
 pub mod restart;
 pub mod service;
 pub mod worker;

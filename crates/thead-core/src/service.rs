@@ -21,8 +21,10 @@ mod config;
 mod event;
 mod leave;
 mod order;
+mod readiness;
 mod renew;
 mod rollout;
+mod view;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -31,12 +33,14 @@ pub use config::{Config, ConfigError, MAX_INSTANCES, MAX_SPAN, Ready, Reload, SE
 pub use event::{Action, Event, Failure, GiveUp, Input, Outcome, Why};
 pub use leave::{ABORT_GRACE, DISCONNECT_GRACE, UNKILLABLE};
 pub use order::{AbortCause, Answer, Order, Refusal};
+pub use readiness::EXTENSION;
+pub use view::Condition;
 
 use change::{Course, Errand, Growth};
 
 use crate::id::{Generation, Ticket, WorkerId};
 use crate::restart::{Budget, Policy, Random};
-use crate::worker::{Exit, Process, Slot, State, View, Worker};
+use crate::worker::{Exit, Slot, State, Worker};
 
 /// A service that was never ready is given up when this many starts failed, counted over all of its workers: a broken program
 /// shall be told at once, not after the budget.
@@ -113,23 +117,6 @@ pub enum Holder {
     GivenUp(GiveUp),
 }
 
-/// How a service stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
-    /// Not all of its workers are ready yet; none of those that are not has failed.
-    Starting,
-    /// Every slot has a ready worker, or one that has done what it was for.
-    Ready,
-    /// Somebody is missing who should serve.
-    Degraded,
-    /// It was told to stop.
-    Stopping,
-    /// Nobody tries any more; what is left of it leaves.
-    Failed,
-    /// It is over.
-    Ended,
-}
-
 /// What a deadline is about.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Alarm {
@@ -179,6 +166,7 @@ impl Service {
             }
             Input::Listening { worker } => self.listening(now, worker),
             Input::SaidReady { worker } => self.said_ready(now, worker),
+            Input::Extend { worker, by } => self.extend(now, worker, by),
             Input::Unhealthy { worker, reason } => self.unhealthy(now, worker, reason),
             Input::Drained { worker } => self.drained(now, worker),
             Input::Disconnected { worker } => self.disconnected(now, worker),
@@ -217,187 +205,6 @@ impl Service {
         self.actions.pop_front()
     }
 
-    /// How many instances are wanted; none before the start.
-    pub fn instances(&self) -> usize {
-        self.seats.len()
-    }
-
-    /// What a restart runs: the newest generation that has served in every slot.
-    pub fn generation(&self) -> Generation {
-        self.generation
-    }
-
-    /// All living workers, and those about to live, oldest first.
-    pub fn workers(&self) -> impl Iterator<Item = View> {
-        self.workers.iter().map(|(id, worker)| View {
-            worker: *id,
-            slot: worker.slot,
-            generation: worker.generation,
-            pid: worker.process.map(|process| process.pid),
-            started: worker.process.map(|process| process.since),
-            ready: worker.ready,
-            phase: worker.phase(),
-        })
-    }
-
-    /// Who serves in slot 0, 1, …, or what is being waited for.
-    pub fn slots(&self) -> impl Iterator<Item = &Holder> {
-        self.seats.iter().map(|seat| &seat.holder)
-    }
-
-    /// How often the worker in a slot was restarted since the slot came to be.
-    pub fn restarts(&self, slot: Slot) -> u32 {
-        self.seats.get(slot.0 as usize).map_or(0, |seat| seat.restarts)
-    }
-
-    /// What is under way: the order, and since when.
-    pub fn change(&self) -> Option<(Order, Instant)> {
-        self.course.map(|course| (course.kind.order(), course.begun))
-    }
-
-    /// How it stands.
-    pub fn condition(&self) -> Condition {
-        match &self.life {
-            Life::New => return Condition::Starting,
-            Life::Ending(Outcome::Failed { .. }) => return Condition::Failed,
-            Life::Ending(_) => return Condition::Stopping,
-            Life::Finished => return Condition::Ended,
-            Life::Running => {}
-        }
-        let settled = self.seats.iter().filter(|seat| self.has_settled(&seat.holder)).count();
-        let is_coming = |seat: &Seat| {
-            let fresh = match seat.holder {
-                Holder::Worker(id) => self.workers.get(&id).is_some_and(|worker| worker.ready.is_none()),
-                Holder::Vacant | Holder::Done => true,
-                Holder::Waiting { .. } | Holder::GivenUp(_) => false,
-            };
-            seat.deaths == 0 && fresh || self.has_settled(&seat.holder)
-        };
-        match () {
-            () if settled == self.seats.len() => Condition::Ready,
-            () if self.seats.iter().all(is_coming) => Condition::Starting,
-            () => Condition::Degraded,
-        }
-    }
-
-    fn started(&mut self, now: Instant, id: WorkerId, pid: u32, channel: bool) {
-        let Some(worker) = self.workers.get_mut(&id) else {
-            return;
-        };
-        let State::Spawning { doom } = &mut worker.state else {
-            return;
-        };
-        if matches!(self.life, Life::Finished) {
-            worker.state = State::Killed { deadline: None };
-            self.actions.push_back(Action::Kill { worker: id });
-            return;
-        }
-        let doom = doom.take();
-        let patience = match self.config.ready {
-            Ready::After(span) => span,
-            Ready::Auto if !channel => SETTLED,
-            _ => self.config.ready_timeout,
-        };
-        worker.process = Some(Process {
-            pid,
-            channel,
-            since: now,
-        });
-        worker.state = State::Starting {
-            deadline: now + patience,
-        };
-        let (slot, generation) = (worker.slot, worker.generation);
-        self.emit(Event::Spawned {
-            worker: id,
-            slot,
-            generation,
-            pid,
-        });
-        match doom {
-            None => {}
-            Some(doom) if doom.kill => self.kill(now, id, doom.why),
-            Some(doom) => self.terminate(now, id, doom.why),
-        }
-    }
-
-    fn spawn_failed(&mut self, now: Instant, id: WorkerId, reason: String) {
-        if !self
-            .workers
-            .get(&id)
-            .is_some_and(|worker| matches!(worker.state, State::Spawning { .. }))
-        {
-            return;
-        }
-        let Some(worker) = self.workers.remove(&id) else { return };
-        if matches!(self.life, Life::Finished) {
-            return;
-        }
-        self.emit(Event::SpawnFailed {
-            worker: id,
-            slot: worker.slot,
-            reason: reason.clone(),
-        });
-        self.gone(now, id, &worker, Failure::Spawn(reason));
-    }
-
-    fn listening(&mut self, now: Instant, id: WorkerId) {
-        let Some(worker) = self.workers.get_mut(&id) else {
-            return;
-        };
-        worker.listened = true;
-        let starting = matches!(worker.state, State::Starting { .. });
-        let slot = worker.slot;
-        if let Some(seat) = self.seats.get_mut(slot.0 as usize)
-            && seat.holder == Holder::Worker(id)
-        {
-            seat.listened = true;
-        }
-        if starting && matches!(self.config.ready, Ready::Auto | Ready::Listening) {
-            self.ready(now, id);
-        }
-    }
-
-    fn said_ready(&mut self, now: Instant, id: WorkerId) {
-        let Some(worker) = self.workers.get(&id) else { return };
-        let asked = match self.config.ready {
-            Ready::Message => true,
-            Ready::Auto => !worker.online,
-            Ready::Listening | Ready::After(_) => false,
-        };
-        if asked && matches!(worker.state, State::Starting { .. }) {
-            self.ready(now, id);
-        }
-    }
-
-    /// A worker has proven what it has to prove by itself.
-    fn ready(&mut self, now: Instant, id: WorkerId) {
-        let soaks = self.soaks();
-        let Some(worker) = self.workers.get_mut(&id) else {
-            return;
-        };
-        worker.ready = Some(now);
-        let took = worker
-            .process
-            .map_or(Duration::ZERO, |process| now.saturating_duration_since(process.since));
-        let candidate = self
-            .seats
-            .get(worker.slot.0 as usize)
-            .is_some_and(|seat| seat.candidate == Some(id));
-        let soak = candidate && soaks;
-        worker.state = if soak {
-            State::Soaking {
-                until: now + self.config.reload.soak,
-            }
-        } else {
-            State::Ready
-        };
-        self.proven = true;
-        self.emit(Event::Ready { worker: id, took });
-        if candidate && !soak {
-            self.promote(now, id);
-        }
-    }
-
     /// The deadline of a worker has passed.
     fn expire(&mut self, now: Instant, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(&id) else {
@@ -431,25 +238,6 @@ impl Service {
                     self.disappoint(slot, &AbortCause::Failed { worker: id, failure });
                 }
             }
-        }
-    }
-
-    /// A starting worker has used up its time: enough for some, too long for others.
-    fn late(&mut self, now: Instant, id: WorkerId) {
-        let Some(worker) = self.workers.get(&id) else { return };
-        let waited = self.config.ready_timeout;
-        let channel = worker.process.is_some_and(|process| process.channel);
-        match self.config.ready {
-            Ready::After(_) => self.ready(now, id),
-            Ready::Auto if !channel => self.ready(now, id),
-            Ready::Auto if self.seats.get(worker.slot.0 as usize).is_some_and(|seat| seat.listened) => {
-                self.fault(now, id, Failure::NotListening(waited));
-            }
-            Ready::Auto => {
-                self.emit(Event::NotListening { worker: id, waited });
-                self.ready(now, id);
-            }
-            Ready::Listening | Ready::Message => self.fault(now, id, Failure::NotReady(waited)),
         }
     }
 

@@ -6,8 +6,8 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use crate::frame::{FrameReader, Serialization};
 use crate::message::{
-    BadMessage, Class, HELLO, HandleKind, HandleMessage, SocketList, classify, is_hello, socket_list,
-    socket_list_answer, write_answer, write_internal,
+    BadMessage, Class, HELLO, HandleKind, HandleMessage, SocketList, classify, is_hello, socket_list, socket_list_text,
+    write_answer, write_internal,
 };
 
 mod config;
@@ -250,6 +250,8 @@ impl<H> Endpoint<H> {
         match class {
             Class::User(body) => self.events.push_back(Event::Message(owned(body), None)),
             Class::Internal(body) => match socket_list(&body) {
+                Some((SocketList::Count(count), key)) => self.events.push_back(Event::SocketCount(key, count)),
+                Some((SocketList::AllClosed, key)) => self.events.push_back(Event::SocketsClosed(key)),
                 Some((question, key)) => return self.tell_given(question, &key),
                 None => self.events.push_back(Event::Internal(owned(body), None)),
             },
@@ -299,16 +301,16 @@ impl<H> Endpoint<H> {
     }
 
     fn tell_given(&mut self, question: SocketList, key: &str) -> Result<(), ProtocolError> {
-        let open = match self.given.get_mut(key) {
-            None => 0,
-            Some(given) if question == SocketList::NotifyClose => {
+        let answer = match (question, self.given.get_mut(key)) {
+            (SocketList::NotifyClose, Some(given)) => {
                 given.notify = true;
                 return Ok(());
             }
-            Some(given) => given.open,
+            (SocketList::NotifyClose, None) => SocketList::AllClosed,
+            (_, given) => SocketList::Count(given.map_or(0, |given| given.open)),
         };
         let serialization = self.config.serialization;
-        let answer = socket_list_answer(question, key, open);
+        let answer = socket_list_text(answer, key);
         self.answer(|out| write_internal(serialization, false, &answer, out))
     }
 
@@ -322,7 +324,7 @@ impl<H> Endpoint<H> {
         let notify = given.notify;
         self.given.remove(key);
         if notify && self.state != State::Closed {
-            let answer = socket_list_answer(SocketList::NotifyClose, key, 0);
+            let answer = socket_list_text(SocketList::AllClosed, key);
             let serialization = self.config.serialization;
             self.append(|out| write_internal(serialization, false, &answer, out));
         }

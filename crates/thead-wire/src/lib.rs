@@ -7,6 +7,7 @@
 //! - [`cluster`]: the messages between a cluster's primary and its workers.
 //! - [`mod@env`]: what the environment of a child says.
 //! - [`json`]: JSON as JavaScript means it.
+//! - [`notify`]: what a program tells its supervisor over `NOTIFY_SOCKET`.
 //!
 //! Written from experiments on Node 18 to 26, Bun 1.4 and Deno 2.9; `docs/protocol.md` has what was learned.
 #![forbid(unsafe_code)]
@@ -17,6 +18,7 @@ pub mod env;
 pub mod frame;
 pub mod json;
 pub mod message;
+pub mod notify;
 pub mod v8;
 
 pub use endpoint::{Dialect, Endpoint, Event};

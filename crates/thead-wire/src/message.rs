@@ -301,37 +301,49 @@ pub(crate) fn is_hello(json: &[u8]) -> bool {
 /// The longest of the short internal messages, in bytes. The longest key of a socket list is an address and a path.
 const SHORT: usize = 4 << 10;
 
-/// What a peer asks that counts the sockets which it gave away.
+/// What is said about sockets that one end has given to the other, and counts.
 ///
 /// Node: `lib/internal/socket_list.js`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SocketList {
-    /// How many of this key are open?
+    /// The giver: how many of this key are open?
     GetCount,
-    /// Tell when none of this key is open.
+    /// The giver: tell when none of this key is open.
     NotifyClose,
+    /// The taker: so many are.
+    Count(usize),
+    /// The taker: none is.
+    AllClosed,
 }
 
-/// The question of a socket list and its key; nothing for other messages.
+/// Deno's name of the `key` of a handle message. In what is said of a socket list it is `key` there too.
+const DENOS_KEY: &str = "socketListKey";
+
+/// What is said of a socket list, and its key; nothing for other messages.
 pub(crate) fn socket_list(json: &[u8]) -> Option<(SocketList, String)> {
     if json.len() > SHORT || !mentions(json, b"NODE_SOCKET_") {
         return None;
     }
     let fields: Fields<'_> = serde_json::from_slice(json).ok()?;
-    let question = match fields.cmd.and_then(text).as_deref() {
+    let said = match fields.cmd.and_then(text).as_deref() {
         Some("NODE_SOCKET_GET_COUNT") => SocketList::GetCount,
         Some("NODE_SOCKET_NOTIFY_CLOSE") => SocketList::NotifyClose,
+        Some("NODE_SOCKET_COUNT") => SocketList::Count(fields.count?.get().parse().ok()?),
+        // Deno's word for it is another.
+        Some("NODE_SOCKET_ALL_CLOSED" | "NODE_SOCKET_CLOSE_ACK") => SocketList::AllClosed,
         _ => return None,
     };
-    Some((question, fields.key.and_then(text)?.into_owned()))
+    Some((said, fields.key.and_then(text)?.into_owned()))
 }
 
-/// The answer to a question of a socket list, as JSON text.
-pub(crate) fn socket_list_answer(question: SocketList, key: &str, count: usize) -> Vec<u8> {
+/// What is to be said of a socket list, as JSON text.
+pub(crate) fn socket_list_text(say: SocketList, key: &str) -> Vec<u8> {
     let key = serde_json::Value::from(key);
-    match question {
-        SocketList::GetCount => format!("{{\"cmd\":\"NODE_SOCKET_COUNT\",\"key\":{key},\"count\":{count}}}"),
-        SocketList::NotifyClose => format!("{{\"cmd\":\"NODE_SOCKET_ALL_CLOSED\",\"key\":{key}}}"),
+    match say {
+        SocketList::GetCount => format!("{{\"cmd\":\"NODE_SOCKET_GET_COUNT\",\"key\":{key}}}"),
+        SocketList::NotifyClose => format!("{{\"cmd\":\"NODE_SOCKET_NOTIFY_CLOSE\",\"key\":{key}}}"),
+        SocketList::Count(count) => format!("{{\"cmd\":\"NODE_SOCKET_COUNT\",\"key\":{key},\"count\":{count}}}"),
+        SocketList::AllClosed => format!("{{\"cmd\":\"NODE_SOCKET_ALL_CLOSED\",\"key\":{key}}}"),
     }
     .into_bytes()
 }
@@ -339,23 +351,26 @@ pub(crate) fn socket_list_answer(question: SocketList, key: &str, count: usize) 
 /// What rides on a `NODE_HANDLE` besides its descriptor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HandleEnvelope<'a> {
-    pub(crate) cargo: Cargo,
+    pub(crate) cargo: Cargo<'a>,
     pub(crate) body: HandleBody<'a>,
 }
 
 /// What the descriptors of a `NODE_HANDLE` are.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Cargo {
+pub(crate) enum Cargo<'a> {
     /// One handle; with `udp4` or `udp6` if Node needs it to build a `dgram.Socket`.
     Handle(HandleKind, Option<&'static str>),
+    /// A socket that is counted under this key.
+    Counted(&'a str),
     /// So many of any kind, between two thead processes.
     Descriptors(usize),
 }
 
-impl Cargo {
+impl Cargo<'_> {
     const fn name(self) -> &'static str {
         match self {
             Self::Handle(kind, _) => kind.as_str(),
+            Self::Counted(_) => HandleKind::Socket.as_str(),
             Self::Descriptors(_) => DESCRIPTORS,
         }
     }
@@ -386,6 +401,10 @@ pub(crate) fn handle_frame(serialization: Serialization, envelope: HandleEnvelop
                 Cargo::Handle(_, Some(dgram_type)) => {
                     out.extend_from_slice(format!(",\"dgramType\":\"{dgram_type}\"").as_bytes());
                 }
+                Cargo::Counted(key) => {
+                    let key = serde_json::Value::from(key);
+                    out.extend_from_slice(format!(",\"key\":{key},\"{DENOS_KEY}\":{key}").as_bytes());
+                }
                 Cargo::Descriptors(count) => out.extend_from_slice(format!(",\"count\":{count}").as_bytes()),
             }
             out.extend_from_slice(b"}\n");
@@ -407,6 +426,9 @@ pub(crate) fn handle_frame(serialization: Serialization, envelope: HandleEnvelop
             match cargo {
                 Cargo::Handle(_, None) => {}
                 Cargo::Handle(_, Some(dgram_type)) => fields.push(("dgramType", builder.string(dgram_type))),
+                Cargo::Counted(key) => {
+                    fields.extend([("key", builder.string(key)), (DENOS_KEY, builder.string(key))]);
+                }
                 Cargo::Descriptors(count) => fields.push(("count", i32::try_from(count).unwrap_or_default().into())),
             }
             let root = builder.object(fields);

@@ -121,8 +121,18 @@ fn meaning(line: &Value) -> (Option<Event<u32>>, Vec<u8>) {
         }
         None => Vec::new(),
     };
+    let key_text = || key().as_str().unwrap().to_owned();
     let event = match text(line, "as") {
         "ack" | "nack" => None,
+        "internal" if text(line, "id") == "socketlist/count" => {
+            let count = serde_json::from_slice::<Value>(&body).unwrap()["count"]
+                .as_u64()
+                .unwrap();
+            Some(Event::SocketCount(key_text(), count.try_into().unwrap()))
+        }
+        "internal" if text(line, "id").starts_with("socketlist/") && answer.is_empty() => {
+            Some(Event::SocketsClosed(key_text()))
+        }
         "internal" if handle.is_none() && !answer.is_empty() => None,
         "internal" => Some(Event::Internal(body, handle)),
         "message" => Some(Event::Message(body, handle)),
@@ -221,7 +231,9 @@ fn every_advanced_frame_of_node_and_deno_means_what_its_line_means() {
                 assert_eq!(received.handle, 7);
                 assert!(received.kind.is_ok(), "{received:?}");
             }
-            ([Event::Internal(body, received)], "cluster" | "socketlist") => {
+            ([Event::SocketCount(key, 0 | 1)], "socketlist") if name == "count" => assert_eq!(key, "4:127.0.0.1:18655"),
+            ([Event::SocketsClosed(key)], "socketlist") => assert_eq!(key, "4:127.0.0.1:18655"),
+            ([Event::Internal(body, received)], "cluster") => {
                 assert_eq!(received.is_some(), handle, "{id}");
                 let message: Value = serde_json::from_slice(body).unwrap();
                 assert!(message["cmd"].as_str().unwrap().starts_with("NODE_"));

@@ -647,6 +647,69 @@ fn a_giver_of_sockets_hears_how_many_are_open_and_when_none_is() {
 }
 
 #[test]
+fn a_taker_of_sockets_is_asked_how_many_are_open_and_whether_any_is() {
+    for serialization in [Serialization::Json, Serialization::Advanced] {
+        let (mut giver, mut taker) = theads_in(serialization);
+        let body = &frame(serialization, "7")[if serialization == Serialization::Json {
+            0..1
+        } else {
+            4..8
+        }];
+        for n in [1, 2] {
+            giver.send_counted(body, "a \"key\"", n).unwrap();
+        }
+        giver.ask_count("a \"key\"").unwrap();
+        giver.ask_closed("a \"key\"").unwrap();
+        giver.ask_count("another").unwrap();
+        giver.ask_closed("another").unwrap();
+        deliver(&mut giver, &mut taker);
+        let taken = events(&mut taker);
+        let handles = taken.iter().map(|event| match event {
+            Event::Message(_, Some(received)) => (received.kind.clone(), received.key.as_deref(), received.handle),
+            other => panic!("{other:?}"),
+        });
+        let socket = |handle| (Ok(HandleKind::Socket), Some("a \"key\""), handle);
+        assert_eq!(handles.collect::<Vec<_>>(), [socket(1), socket(2)]);
+        let mut hears = |taker: &mut End| {
+            deliver(taker, &mut giver);
+            let mut heard = events(&mut giver);
+            heard.retain(|event| !matches!(event, Event::Acked(..)));
+            heard
+        };
+        assert_eq!(
+            hears(&mut taker),
+            [
+                Event::SocketCount("a \"key\"".into(), 2),
+                Event::SocketCount("another".into(), 0),
+                Event::SocketsClosed("another".into()),
+            ]
+        );
+        taker.socket_closed("a \"key\"");
+        assert_eq!(hears(&mut taker), []);
+        taker.socket_closed("a \"key\"");
+        assert_eq!(hears(&mut taker), [Event::SocketsClosed("a \"key\"".into())]);
+    }
+}
+
+#[test]
+fn what_a_taker_says_without_sense_is_none_of_the_users() {
+    for text in [
+        r#"{"cmd":"NODE_SOCKET_COUNT","key":"k"}"#,
+        r#"{"cmd":"NODE_SOCKET_COUNT","key":"k","count":-1}"#,
+        r#"{"cmd":"NODE_SOCKET_COUNT","key":"k","count":1.5}"#,
+        r#"{"cmd":"NODE_SOCKET_COUNT","key":"k","count":18446744073709551616}"#,
+        r#"{"cmd":"NODE_SOCKET_COUNT","key":"k","count":"1"}"#,
+        r#"{"cmd":"NODE_SOCKET_COUNT","key":1,"count":1}"#,
+        r#"{"cmd":"NODE_SOCKET_ALL_CLOSED"}"#,
+    ] {
+        let mut end = end(Dialect::Careful);
+        end.receive(format!("{text}\n").as_bytes(), []).unwrap();
+        assert!(matches!(&events(&mut end)[..], [Event::Internal(..)]), "{text}");
+        assert_eq!(written(&mut end), []);
+    }
+}
+
+#[test]
 fn a_thead_peer_that_counts_wrongly_harms_nobody() {
     for count in [
         "-1",

@@ -459,7 +459,7 @@ fn answer(mut connection: TcpStream) -> io::Result<()> {
 #[tokio::main(flavor = "current_thread")]
 async fn serve() -> io::Result<()> {
     let worker = thead::worker::Worker::from_env().map_err(io::Error::other)?;
-    let mut listener = worker.listen(([127, 0, 0, 1], 0).into()).await?;
+    let mut listener = worker.listen("127.0.0.1:0").await?;
     let mut open = tokio::task::JoinSet::new();
     while let Some((mut connection, _)) = listener.accept().await? {
         open.spawn(async move {

@@ -16,9 +16,14 @@ pub use thead_wire::endpoint::{MAX_DESCRIPTORS, ReceivedHandle, SendError};
 
 mod handle;
 mod port;
+mod socket_list;
+mod stream;
 
-pub use handle::{Handle, Stream};
+pub use handle::Handle;
 pub(crate) use port::Port;
+use socket_list::Takers;
+pub use socket_list::{SocketList, SocketListError};
+pub use stream::Stream;
 
 /// A message of the peer's, as it came. Nothing is parsed before it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +119,10 @@ struct Shared {
     wake: Notify,
     /// Something was written.
     room: Notify,
+    /// The socket lists of which the peer has got something.
+    takers: Takers,
+    /// How long the peer may owe something.
+    patience: Duration,
 }
 
 impl Shared {
@@ -189,7 +198,7 @@ impl Channel {
         &self,
         message: &T,
         kind: HandleKind,
-        mut handle: Handle,
+        handle: Handle,
     ) -> Result<HandleId, (SendError, Handle)> {
         let body = match encode(self.serialization(), message) {
             Ok(body) => body,
@@ -199,10 +208,22 @@ impl Channel {
             return Err((SendError::Unfit { what, kind }, handle));
         }
         let dgram_type = (kind == HandleKind::DgramSocket).then(|| handle.dgram_type());
-        // What is given away is not counted as ours any more. It is dropped outside of the endpoint's lock, which it takes.
-        let counted = handle.counted.take();
-        let sent = self.woken(|endpoint| endpoint.send_handle(&body, kind, dgram_type, handle));
-        sent.map_err(|(error, handle)| (error, Handle { counted, ..handle }))
+        let list = handle.list.as_ref().filter(|_| kind == HandleKind::Socket);
+        let sent = self.woken(|endpoint| match list {
+            Some(list) => endpoint.send_counted(&body, list.key(), handle.bare()),
+            None => endpoint.send_handle(&body, kind, dgram_type, handle.bare()),
+        });
+        match sent {
+            Ok(id) => {
+                if let Some(list) = list {
+                    list.given_to(&self.shared);
+                }
+                // What is given away is not counted as ours any more, which takes the endpoint's lock to say.
+                drop(handle);
+                Ok(id)
+            }
+            Err((error, _)) => Err((error, handle)),
+        }
     }
 
     /// As [`send_handle`](Self::send_handle), but waits while more than [`HIGH_WATER`] bytes wait before it.
@@ -236,19 +257,22 @@ impl Channel {
             Ok(body) => body,
             Err(bad) => return Err((bad.into(), descriptors)),
         };
-        // As in `send_handle`.
-        let (descriptors, counted): (Vec<_>, Vec<_>) = descriptors
-            .into_iter()
-            .map(|Handle { fd, counted }| (Handle { fd, counted: None }, counted))
-            .unzip();
-        let sent = self.woken(|endpoint| endpoint.send_descriptors(&body, descriptors));
-        sent.map_err(|(error, descriptors)| {
-            let again = descriptors.into_iter().zip(counted);
-            (
-                error,
-                again.map(|(handle, counted)| Handle { counted, ..handle }).collect(),
-            )
-        })
+        let bare = descriptors.iter().map(Handle::bare).collect();
+        match self.woken(|endpoint| endpoint.send_descriptors(&body, bare)) {
+            Ok(id) => Ok(id),
+            Err((error, _)) => Err((error, descriptors)),
+        }
+    }
+
+    /// As [`send_descriptors`](Self::send_descriptors), of a message that is already in the channel's serialization.
+    pub(crate) fn send_raw_descriptors(&self, body: &[u8], descriptors: Vec<Handle>) -> Result<(), SendError> {
+        let sent = self.woken(|endpoint| endpoint.send_descriptors(body, descriptors));
+        sent.map(drop).map_err(|(error, _)| error)
+    }
+
+    /// Whether the peer is a thead process, once it is known.
+    pub(crate) fn is_thead(&self) -> Option<bool> {
+        self.shared.endpoint().is_thead()
     }
 
     /// As [`send_descriptors`](Self::send_descriptors), but waits while more than [`HIGH_WATER`] bytes wait before it, and

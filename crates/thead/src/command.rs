@@ -124,6 +124,8 @@ pub struct Command {
     pub(crate) input: Option<Vec<u8>>,
     /// Sockets that are passed in from number 3 on, and their names.
     listeners: Vec<(String, Handle)>,
+    /// Variables that hold the child's pid.
+    own_pid: Vec<&'static str>,
     /// Where an option goes that gives each worker a port of its own for the debugger, and the port of the first.
     inspect: Option<(usize, u16)>,
 }
@@ -160,6 +162,7 @@ impl Command {
             max_buffer: MAX_BUFFER,
             input: None,
             listeners: Vec::new(),
+            own_pid: Vec::new(),
             inspect: None,
         }
     }
@@ -240,6 +243,12 @@ impl Command {
         self
     }
 
+    /// Sets a variable to the child's own pid.
+    pub(crate) fn env_own_pid(mut self, name: &'static str) -> Self {
+        self.own_pid.push(name);
+        self
+    }
+
     /// Inherits no variable of the parent's.
     #[must_use]
     pub fn env_clear(mut self) -> Self {
@@ -297,6 +306,12 @@ impl Command {
     pub fn listener(mut self, name: impl Into<String>, socket: impl Into<Handle>) -> Self {
         self.listeners.push((name.into(), socket.into()));
         self
+    }
+
+    /// The first number from which on it is given nothing yet.
+    pub(crate) fn free_fd(&self) -> i32 {
+        let streams = self.stdio.keys().max().map_or(0, |last| last + 1);
+        streams.max(FIRST_FD + self.listeners.len() as i32)
     }
 
     /// Gives the child a channel, as `stdio: [..., 'ipc']` does, at the first number from 3 on that nothing else has.

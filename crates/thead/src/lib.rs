@@ -5,6 +5,7 @@
 //! - [`Worker`] is a browser's dedicated worker: a script in a process, or a function in a thread.
 //! - [`parent()`] is the other end, in a program that was forked; [`worker::listen`] serves as a worker of a cluster.
 //! - [`cluster::Primary`] serves one port from several workers, unmodified Node programs among them.
+//! - [`data`] is configuration that a service pushes to living workers, with revisions.
 //! - [`service::Service`] keeps such a cluster alive: restart, reload, scale, stop.
 //!
 //! # Platform
@@ -18,8 +19,11 @@ pub mod cluster;
 mod command;
 #[cfg(feature = "control")]
 pub mod control;
+pub mod data;
+mod dir;
 mod exec;
 mod link;
+pub mod notify;
 pub mod output;
 mod parent;
 pub mod preload;
@@ -51,7 +55,3 @@ pub use web_worker::{ErrorEvent, Worker, WorkerEvent, WorkerMessage, WorkerScope
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
-
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/guide.md")]
-struct Guide;

@@ -14,6 +14,7 @@ use thead_wire::message::BadMessage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::channel::{Channel, Fault, Handle, Message, PATIENCE, Port, ReceivedHandle, SendError};
+use crate::data::Watchers;
 use crate::sys::inherit;
 use crate::sys::reclaim::SocketId;
 use crate::watch::{ROOM, cost_of};
@@ -133,7 +134,7 @@ impl Parent {
     pub(crate) fn over(port: Port, channel: Channel) -> Self {
         let (inbox, events) = mpsc::unbounded_channel();
         let (_, asked) = mpsc::unbounded_channel();
-        tokio::spawn(Task::new(port, None, inbox, Arc::new(AtomicBool::new(true))).run(asked));
+        tokio::spawn(Task::new(port, None, inbox, Arc::new(AtomicBool::new(true)), None).run(asked));
         Self {
             channel,
             events,
@@ -222,6 +223,7 @@ pub(crate) struct Opened {
     inbox: Mutex<Option<mpsc::UnboundedReceiver<Waiting>>>,
     /// Whether it has been taken.
     taken: Arc<AtomicBool>,
+    pub(crate) watchers: Arc<Watchers>,
 }
 
 /// Names the child's end of a channel of which a thead process has the other. A variable that was inherited from further
@@ -265,9 +267,11 @@ fn open() -> Result<Option<Opened>, ParentError> {
         .unique_id
         .map(|id| Member::join(id, channel.clone(), requests))
         .unzip();
-    tokio::spawn(Task::new(port, member, inbox, taken.clone()).run(asked));
+    let watchers = Watchers::new(channel.clone());
+    tokio::spawn(Task::new(port, member, inbox, taken.clone(), Some(watchers.clone())).run(asked));
     Ok(Some(Opened {
         channel,
+        watchers,
         membership,
         inbox: Mutex::new(Some(events)),
         taken,
@@ -290,10 +294,18 @@ struct Task {
     room: Arc<Semaphore>,
     /// Read, and without room in the inbox.
     waiting: VecDeque<ParentEvent>,
+    /// Take what a service pushes.
+    watchers: Option<Arc<Watchers>>,
 }
 
 impl Task {
-    fn new(port: Port, member: Option<Member>, inbox: mpsc::UnboundedSender<Waiting>, taken: Arc<AtomicBool>) -> Self {
+    fn new(
+        port: Port,
+        member: Option<Member>,
+        inbox: mpsc::UnboundedSender<Waiting>,
+        taken: Arc<AtomicBool>,
+        watchers: Option<Arc<Watchers>>,
+    ) -> Self {
         Self {
             port,
             member,
@@ -301,6 +313,7 @@ impl Task {
             taken,
             room: Arc::new(Semaphore::new(ROOM as usize)),
             waiting: VecDeque::new(),
+            watchers,
         }
     }
 
@@ -328,14 +341,20 @@ impl Task {
     fn take_events(&mut self) {
         while let Some(event) = self.port.poll_event() {
             let event = match event {
-                Event::Message(body, handle) => ParentEvent::Message {
-                    message: Message::new(body, self.port.serialization()),
-                    handle,
-                },
-                Event::Descriptors(body, descriptors) => ParentEvent::Descriptors {
-                    message: Message::new(body, self.port.serialization()),
-                    descriptors,
-                },
+                Event::Message(body, handle) => {
+                    let message = Message::new(body, self.port.serialization());
+                    match self.pushed(message, Vec::new()) {
+                        Some((message, _)) => ParentEvent::Message { message, handle },
+                        None => continue,
+                    }
+                }
+                Event::Descriptors(body, descriptors) => {
+                    let message = Message::new(body, self.port.serialization());
+                    match self.pushed(message, descriptors) {
+                        Some((message, descriptors)) => ParentEvent::Descriptors { message, descriptors },
+                        None => continue,
+                    }
+                }
                 Event::DescriptorsLost(_, descriptors) => {
                     self.waiting
                         .extend(descriptors.into_iter().map(ParentEvent::HandleLost));
@@ -359,6 +378,9 @@ impl Task {
                 Event::Closed { unsent } => {
                     // Whoever accepts or waits to leave hears of it by the end of its queue.
                     self.member = None;
+                    if let Some(watchers) = self.watchers.take() {
+                        watchers.end();
+                    }
                     ParentEvent::Disconnect {
                         fault: self.port.take_fault(),
                         unsent,
@@ -367,6 +389,14 @@ impl Task {
                 _ => continue,
             };
             self.waiting.push_back(event);
+        }
+    }
+
+    /// Gives what a service has pushed to those who watch it; what it has not pushed is given back.
+    fn pushed(&self, message: Message, descriptors: Vec<Handle>) -> Option<(Message, Vec<Handle>)> {
+        match &self.watchers {
+            Some(watchers) => watchers.take(message, descriptors).err(),
+            None => Some((message, descriptors)),
         }
     }
 

@@ -1,10 +1,12 @@
 //! The file that lets unmodified Node programs leave without dropping a request.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use crate::dir;
 
 /// What `node --require` loads in front of a worker's script.
 pub const SOURCE: &str = include_str!("preload.cjs");
@@ -25,27 +27,10 @@ pub fn install() -> io::Result<PathBuf> {
 /// # Errors
 /// As [`install`].
 pub fn install_script(name: &str, source: &str) -> io::Result<PathBuf> {
-    let base = std::env::var_os("XDG_RUNTIME_DIR")
-        .map(PathBuf::from)
-        .filter(|dir| dir.is_dir());
-    install_in(&base.unwrap_or_else(std::env::temp_dir), name, source)
+    install_in(&dir::own()?, name, source)
 }
 
-fn install_in(base: &Path, name: &str, source: &str) -> io::Result<PathBuf> {
-    let uid = rustix::process::getuid().as_raw();
-    let dir = base.join(format!("thead-{uid}"));
-    match DirBuilder::new().mode(0o700).create(&dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    let found = fs::symlink_metadata(&dir)?;
-    if !found.is_dir() || found.uid() != uid || found.mode() & 0o022 != 0 {
-        let what = format!(
-            "{} is not a directory that only user {uid} can write to; remove it",
-            dir.display()
-        );
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
-    }
+fn install_in(dir: &Path, name: &str, source: &str) -> io::Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
     source.hash(&mut hasher);
     let path = dir.join(format!("{name}-{:016x}.cjs", hasher.finish()));
@@ -76,27 +61,20 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     #[test]
     fn the_file_is_made_once_mended_when_cut_and_refused_where_others_may_write() {
         let base = tempfile::tempdir().unwrap();
-        let path = install_in(base.path(), "preload", SOURCE).unwrap();
+        let install = || install_in(&dir::own_in(base.path())?, "preload", SOURCE);
+        let path = install().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), SOURCE);
         let made = fs::metadata(&path).unwrap().ino();
-        assert_eq!(
-            fs::metadata(install_in(base.path(), "preload", SOURCE).unwrap())
-                .unwrap()
-                .ino(),
-            made
-        );
+        assert_eq!(fs::metadata(install().unwrap()).unwrap().ino(), made);
         fs::write(&path, "cut").unwrap();
-        install_in(base.path(), "preload", SOURCE).unwrap();
+        install().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), SOURCE);
         fs::set_permissions(path.parent().unwrap(), fs::Permissions::from_mode(0o777)).unwrap();
-        assert_eq!(
-            install_in(base.path(), "preload", SOURCE).unwrap_err().kind(),
-            io::ErrorKind::PermissionDenied
-        );
+        assert_eq!(install().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
 }

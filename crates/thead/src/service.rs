@@ -18,10 +18,13 @@ use tokio::time::Instant;
 use crate::channel::{Fault, Handle, Message, SendError, until};
 use crate::cluster::{Primary, PrimaryEvent};
 use crate::command::FIRST_FD;
+use crate::data;
+use crate::data::push::Pieces;
 use crate::output::{Origin, Sink, Stream, Tail};
 use crate::stdio::Stdio;
 use crate::sys::pidfd::ExitStatus;
 
+mod hot;
 mod operator;
 mod options;
 mod status;
@@ -85,6 +88,8 @@ pub enum ServiceEvent {
         /// What it did.
         fault: Fault,
     },
+    /// To pushed data.
+    Data(data::Event),
     /// It is over. Nothing follows.
     Finished(Outcome),
 }
@@ -124,6 +129,7 @@ pub struct Service {
     operator: Operator,
     requests: mpsc::Receiver<Request>,
     events: VecDeque<ServiceEvent>,
+    data: Pieces,
     /// The service stops; until then workers serve on.
     lame_duck: Option<Instant>,
     finished: bool,
@@ -193,6 +199,7 @@ impl Service {
             requests,
             lines,
             events: VecDeque::new(),
+            data: Pieces::default(),
             lame_duck: None,
             finished: false,
         };
@@ -283,13 +290,17 @@ impl Service {
     pub async fn next(&mut self) -> Option<ServiceEvent> {
         loop {
             self.obey();
+            while let Some(event) = self.data.poll_event() {
+                self.events.push_back(ServiceEvent::Data(event));
+            }
             if let Some(event) = self.events.pop_front() {
                 return Some(event);
             }
             if self.finished {
                 return None;
             }
-            let deadline = [self.machine.deadline().map(Instant::from_std), self.lame_duck]
+            let machine = self.machine.deadline().map(Instant::from_std);
+            let deadline = [machine, self.data.deadline(), self.lame_duck]
                 .into_iter()
                 .flatten()
                 .min();
@@ -303,10 +314,15 @@ impl Service {
                 self.close();
             }
             self.machine.advance(now());
+            self.data.advance();
         }
     }
 
-    fn take(&mut self, Request { what, reply }: Request) {
+    fn take(&mut self, request: Request) {
+        let (what, reply) = match request {
+            Request::Order { what, reply } => (what, reply),
+            Request::Push { name, content, reply } => return self.data.push(&name, content, reply),
+        };
         let (order, program) = match what {
             What::Order(order, program) => (order, program),
             What::ScaleBy(difference) => (Order::Scale(self.instances().saturating_add_signed(difference)), None),
@@ -400,6 +416,9 @@ impl Service {
                 message,
                 handle,
             } => {
+                if handle.is_none() && self.data.hear(worker, &message) {
+                    return;
+                }
                 // No other message is looked into, so none costs more for being large.
                 let ready = message.raw().len() <= READY && message.parse::<String>().is_ok_and(|text| text == "ready");
                 self.events.push_back(ServiceEvent::Message {
@@ -418,15 +437,19 @@ impl Service {
                 return self.events.push_back(ServiceEvent::BadMessage { worker, error });
             }
             PrimaryEvent::Disconnect { worker, fault } => {
+                self.data.gone(worker, self.stays(worker));
                 self.events
                     .extend(fault.map(|fault| ServiceEvent::Fault { worker, fault }));
                 Input::Disconnected { worker }
             }
-            PrimaryEvent::Exit { worker, status } => Input::Exited {
-                worker,
-                status: exit(status),
-                oom: false,
-            },
+            PrimaryEvent::Exit { worker, status } => {
+                self.data.gone(worker, self.stays(worker));
+                Input::Exited {
+                    worker,
+                    status: exit(status),
+                    oom: false,
+                }
+            }
         };
         self.machine.input(now(), input);
     }
@@ -489,9 +512,12 @@ impl Service {
             .get(&generation)
             .ok_or("its program is not known")?
             .clone();
-        let forked = self
-            .primary
-            .fork_as(worker, Some(slot), &program.command_for(slot), gated);
+        let channel = program.command.has_channel();
+        let mut command = program.command_for(slot);
+        if !channel {
+            command = self.with_data(command);
+        }
+        let forked = self.primary.fork_as(worker, Some(slot), &command, gated);
         let forked = forked.map_err(|error| reason_of(&error))?;
         let mut tail = Tail::default();
         if let Some(lines) = &self.lines {
@@ -510,7 +536,8 @@ impl Service {
                 }
             }
         }
-        let channel = program.command.has_channel();
+        // The first that it is sent: nothing else has had its channel yet.
+        self.data.join(worker, self.primary.channel(worker).cloned());
         let pid = forked.pid;
         let listening = Vec::new();
         self.workers.insert(
@@ -564,6 +591,12 @@ impl Service {
             return;
         };
         let lame_duck = self.settings.lame_duck;
+        if self.settings.stop_message
+            && let Some(channel) = self.primary.channel(worker)
+        {
+            // One whose channel has ended hears the rest of it.
+            let _ = channel.send("shutdown");
+        }
         match (drain, successor) {
             // The signal is all that can be said to it: what it has to finish, it finishes until it is killed.
             (Drain::Signal, _) => self.machine.input(now(), Input::Drained { worker }),

@@ -3,7 +3,7 @@
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
-use thead::control::{Apply, Description, Event, Order, Outcomes, Problem, Service, Version};
+use thead::control::{Apply, Description, Event, LogLine, Order, Outcomes, Problem, Service, Version};
 
 /// The document; `docs/openapi.json` is a copy.
 pub(crate) fn document() -> Value {
@@ -115,6 +115,28 @@ fn routes(schemas: &mut SchemaGenerator) -> Routes {
             } }),
         ),
         (
+            "/v1/logs",
+            json!({ "get": {
+                "summary": "What workers printed, by time, as server-sent events.",
+                "parameters": [
+                    query("service", "string", "Names, with commas between them; all if there is none."),
+                    query("lines", "integer", "So many from the end. Default: 100, or all with `since`."),
+                    query("since", "integer", "No older ones; milliseconds since 1970."),
+                    query("until", "integer", "No newer ones."),
+                    query("grep", "string", "Only in which this regular expression matches."),
+                    query("stream", "string", "stdout, stderr, thead; with commas between them."),
+                    query("worker", "integer", "Only of the worker in this slot."),
+                    query("pid", "integer", "Only of this process."),
+                    query("follow", "boolean", "Go on as lines come."),
+                    query("after", "string", "Where an earlier answer ended: its last `id`. `Last-Event-ID` says the same."),
+                ],
+                "responses": { "200": {
+                    "description": "Each `data` is a LogLine; an event `error` has a text.",
+                    "content": { "text/event-stream": { "schema": schemas.subschema_for::<LogLine>() } },
+                }, "422": problem },
+            } }),
+        ),
+        (
             "/v1/verbs/{verb}",
             work(
                 "Does something to services. It is done to its end whether or not somebody waits for the answer.",
@@ -139,6 +161,10 @@ fn routes(schemas: &mut SchemaGenerator) -> Routes {
             ),
         ),
     ]
+}
+
+fn query(name: &str, kind: &str, description: &str) -> Value {
+    json!({ "name": name, "in": "query", "description": description, "schema": { "type": kind } })
 }
 
 fn answer(description: &str, schema: impl Into<Value>) -> Value {

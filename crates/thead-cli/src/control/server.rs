@@ -32,13 +32,13 @@ const ARRIVAL: Duration = Duration::from_secs(5);
 /// The longest body of a request, in bytes.
 const BODY_LIMIT: usize = 1 << 20;
 /// Between two signs of life on a stream of events.
-const COMFORT: Duration = Duration::from_secs(15);
+pub(super) const COMFORT: Duration = Duration::from_secs(15);
 /// Pieces of an answer that may wait for a slow reader; further events are missed, and it is told how many.
-const PIECES: usize = 64;
+pub(super) const PIECES: usize = 64;
 
 #[derive(Clone)]
 pub(crate) struct Server {
-    registry: Arc<Registry>,
+    pub(super) registry: Arc<Registry>,
     version: Arc<Version>,
     /// Told when everything is stopped and the daemon is to end.
     end: Arc<tokio::sync::Notify>,
@@ -64,6 +64,7 @@ impl Server {
             .route("/v1/services", get(services))
             .route("/v1/services/{name}", get(describe))
             .route("/v1/events", get(events))
+            .route("/v1/logs", get(super::logs::logs))
             .route("/v1/verbs/{verb}", post(verb))
             .route("/v1/apply", post(apply))
             .route("/v1/shutdown", post(shutdown))
@@ -140,7 +141,7 @@ fn json(status: StatusCode, body: &impl serde::Serialize) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-fn refused(problem: Problem) -> Response {
+pub(super) fn refused(problem: Problem) -> Response {
     let status = match problem.code.as_str() {
         "not-found" => StatusCode::NOT_FOUND,
         "busy" => StatusCode::CONFLICT,
@@ -219,7 +220,7 @@ async fn events(State(server): State<Server>, Query(query): Query<Since>, header
     event_stream(body)
 }
 
-fn event_stream(body: Channel<Bytes, Infallible>) -> Response {
+pub(super) fn event_stream(body: Channel<Bytes, Infallible>) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),

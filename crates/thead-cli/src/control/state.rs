@@ -1,13 +1,13 @@
 //! What should run, on disk: written whole at each change, and read back after any crash.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Name};
+use crate::whole::{Whole, private};
 
 /// One service, as it should be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,18 +31,14 @@ pub(crate) struct Member {
     pub(crate) group: config::Group,
 }
 
-/// The file of the last state, and that of the one before.
+/// The file of the last state.
 const CURRENT: &str = "services.json";
-const PREVIOUS: &str = "services.json.old";
-/// Written first, and then given its name.
-const NEW: &str = "services.json.new";
-/// Of the first line: says what the file is, and guards the rest of it.
 const MAGIC: &str = "thead-state 1";
 
 /// The directory of the state. One daemon has it at a time.
 #[derive(Debug)]
 pub(crate) struct Store {
-    dir: PathBuf,
+    file: Whole,
     _lock: File,
 }
 
@@ -67,7 +63,7 @@ impl Store {
             .open(dir.join("lock"))?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
         Ok(Self {
-            dir: dir.to_owned(),
+            file: Whole::new(dir.join(CURRENT), MAGIC),
             _lock: lock,
         })
     }
@@ -77,38 +73,11 @@ impl Store {
     /// # Errors
     /// There is a state, and none that is whole.
     pub(crate) fn load(&self) -> io::Result<Found> {
-        let current = self.read(CURRENT);
-        let previous = self.read(PREVIOUS);
-        match (current, previous) {
-            (Ok(Some(services)), _) => Ok(Found { services, damage: None }),
-            // A crash between the two renames, or the first start.
-            (Ok(None), Ok(services)) => Ok(Found {
-                services: services.unwrap_or_default(),
-                damage: None,
-            }),
-            (Err(error), Ok(Some(services))) => Ok(Found {
-                services,
-                damage: Some(error.to_string()),
-            }),
-            (Err(error), _) | (Ok(None), Err(error)) => Err(error),
-        }
-    }
-
-    fn read(&self, name: &str) -> io::Result<Option<Vec<Saved>>> {
-        let path = self.dir.join(name);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let damaged = |what: String| {
-            let text = format!("{} is damaged: {what}", path.display());
-            io::Error::new(io::ErrorKind::InvalidData, text)
-        };
-        let body = checked(&bytes).ok_or_else(|| damaged("it is cut off, or was changed by hand".into()))?;
-        serde_json::from_slice(body)
-            .map(Some)
-            .map_err(|error| damaged(error.to_string()))
+        let found = self.file.load()?;
+        Ok(Found {
+            services: found.content.unwrap_or_default(),
+            damage: found.damage,
+        })
     }
 
     /// Puts a new state in place of the old one. At every moment one of them is whole on disk.
@@ -116,57 +85,21 @@ impl Store {
     /// # Errors
     /// Of the file system; the old state is in force then.
     pub(crate) fn save(&self, services: &[Saved]) -> io::Result<()> {
-        let body = serde_json::to_vec_pretty(services)?;
-        let new = self.dir.join(NEW);
-        let mut file = private().write(true).create(true).truncate(true).open(&new)?;
-        let head = format!("{MAGIC} {} {:016x}\n", body.len(), hash(&body));
-        file.write_all(head.as_bytes())?;
-        file.write_all(&body)?;
-        file.sync_all()?;
-        let current = self.dir.join(CURRENT);
-        match fs::rename(&current, self.dir.join(PREVIOUS)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        fs::rename(&new, &current)?;
-        File::open(&self.dir)?.sync_all()
+        self.file.save(services)
     }
-}
-
-/// Readable by its owner only, from its first moment on.
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK);
-    options
-}
-
-/// What follows the first line, if that fits it.
-fn checked(bytes: &[u8]) -> Option<&[u8]> {
-    let end = bytes.iter().position(|byte| *byte == b'\n')?;
-    let head = std::str::from_utf8(&bytes[..end]).ok()?;
-    let mut words = head.strip_prefix(MAGIC)?.split_whitespace();
-    let body = &bytes[end + 1..];
-    let length = words.next()?.parse::<usize>().ok()?;
-    let sum = u64::from_str_radix(words.next()?, 16).ok()?;
-    (length == body.len() && sum == hash(body)).then_some(body)
-}
-
-/// FNV-1a: against cuts and slips of the hand, not against enemies, who cannot write here.
-fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    const PREVIOUS: &str = "services.json.old";
+    const NEW: &str = "services.json.new";
 
     fn service(name: &str) -> Saved {
         Saved {

@@ -1,5 +1,6 @@
 //! What the files of a service are called, and which of them there are.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,8 @@ pub(super) struct Aside {
 /// Before the ending of a file that is being compressed.
 pub(super) const PART: &str = ".part";
 
+/// The length of a time in a name.
+const TIME: usize = "20261123T205201.123Z".len();
 const LIVE: &str = ".log";
 const COMPRESSED: &str = ".log.gz";
 
@@ -79,25 +82,46 @@ impl Log {
             Some(time) => (time, true),
             None => (rest.strip_suffix(LIVE)?, false),
         };
-        let time = Time::parse(time.as_bytes())?;
         // No other spelling of it, so that a time has one name.
-        (self.aside_name(time).len() == file.len() - if compressed { ".gz".len() } else { 0 })
-            .then_some((time, compressed))
+        let time = time.as_bytes();
+        (time.len() == TIME && time.ends_with(b"Z"))
+            .then(|| Time::parse(time))?
+            .map(|time| (time, compressed))
     }
 
     /// The files that were put aside, oldest first. Where a file is there twice, as it is and compressed, both are.
+    ///
+    /// What a directory says of names that come and go while it is read is undefined (POSIX: readdir): a file that was put
+    /// aside meanwhile may be missing though a later one is not, and one that was compressed meanwhile may be seen under
+    /// neither name. So it is read until nothing new has come since the last time, and both times count.
     pub(super) fn asides(&self) -> io::Result<Vec<Aside>> {
-        let mut found = Vec::new();
-        for entry in entries(&self.dir)? {
-            if let Some((time, compressed)) = entry.to_str().and_then(|file| self.time_of(file)) {
-                let path = self.dir.join(&entry);
-                found.push(Aside { time, compressed, path });
+        let last = |asides: &[Aside]| asides.iter().map(|aside| aside.time).max();
+        let mut before = self.asides_seen()?;
+        for _ in 0..LOOKS {
+            let now = self.asides_seen()?;
+            if last(&now) <= last(&before) {
+                before.extend(now);
+                break;
             }
+            before = now;
         }
-        found.sort_by_key(|aside| (aside.time, aside.compressed));
-        Ok(found)
+        before.sort_by_key(|aside| (aside.time, aside.compressed));
+        before.dedup();
+        Ok(before)
+    }
+
+    fn asides_seen(&self) -> io::Result<Vec<Aside>> {
+        let aside = |entry: OsString| {
+            let (time, compressed) = entry.to_str().and_then(|file| self.time_of(file))?;
+            let path = self.dir.join(&entry);
+            Some(Aside { time, compressed, path })
+        };
+        Ok(entries(&self.dir)?.into_iter().filter_map(aside).collect())
     }
 }
+
+/// How often a directory is read in which files are put aside faster than it can be read.
+const LOOKS: usize = 100;
 
 /// The services that have a log in this directory, by name.
 pub(crate) fn services(dir: &Path) -> io::Result<Vec<String>> {
@@ -118,7 +142,7 @@ pub(crate) fn services(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn entries(dir: &Path) -> io::Result<Vec<std::ffi::OsString>> {
+fn entries(dir: &Path) -> io::Result<Vec<OsString>> {
     match fs::read_dir(dir) {
         Ok(entries) => entries.map(|entry| entry.map(|entry| entry.file_name())).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

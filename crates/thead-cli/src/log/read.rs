@@ -157,7 +157,6 @@ pub(crate) enum Begin {
     Last(usize),
     /// Where another reader was. A service that is not in the cursor begins with its oldest record; so does one whose file
     /// is gone, for everything that is left came later.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the daemon"))]
     At(Cursor),
 }
 
@@ -307,7 +306,6 @@ pub(crate) struct Stream {
     then: Then,
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for the daemon"))]
 impl Stream {
     pub(crate) fn new(reader: Reader) -> Self {
         Self {

@@ -60,15 +60,25 @@ fn tidy(log: &Log, rules: Rules) -> io::Result<()> {
         .map(|pair| pair[0].path.clone())
         .collect();
     for path in &twice {
-        fs::remove_file(path)?;
+        remove(path)?;
     }
     asides.retain(|aside| !twice.contains(&aside.path));
     let many = asides.len().saturating_sub(rules.keep);
     for aside in asides.drain(..many) {
-        fs::remove_file(aside.path)?;
+        remove(&aside.path)?;
     }
-    // Before anything that takes time and room.
-    shrink(log, rules.total)?;
+    let size = |path: &Path| fs::symlink_metadata(path).map_or(0, |meta| meta.len());
+    let mut room = rules.total.saturating_sub(size(&log.live()));
+    let fits = asides.iter().rev().take_while(|aside| {
+        let left = room.checked_sub(size(&aside.path));
+        room = left.unwrap_or(0);
+        left.is_some()
+    });
+    let many = asides.len() - fits.count();
+    for aside in asides.drain(..many) {
+        remove(&aside.path)?;
+    }
+    // Last, for it takes time and room.
     if rules.compress {
         for aside in asides.iter().filter(|aside| !aside.compressed) {
             compress(aside)?;
@@ -77,19 +87,12 @@ fn tidy(log: &Log, rules: Rules) -> io::Result<()> {
     Ok(())
 }
 
-/// Deletes the oldest files until all together take no more than this.
-fn shrink(log: &Log, total: u64) -> io::Result<()> {
-    let size = |path: &Path| fs::symlink_metadata(path).map_or(0, |meta| meta.len());
-    let asides = log.asides()?;
-    let mut sum = size(&log.live()) + asides.iter().map(|aside| size(&aside.path)).sum::<u64>();
-    for aside in asides {
-        if sum <= total {
-            break;
-        }
-        sum -= size(&aside.path);
-        fs::remove_file(&aside.path)?;
+/// Another process may have been first.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
-    Ok(())
 }
 
 /// Replaces a file by its compressed form. Killed at any point, one of the two is whole.
@@ -126,7 +129,7 @@ fn compress(aside: &Aside) -> io::Result<()> {
         let _ = fs::remove_file(&part);
         return Err(error);
     }
-    fs::remove_file(&aside.path)
+    remove(&aside.path)
 }
 
 #[cfg(test)]

@@ -104,6 +104,8 @@ pub(crate) struct Writer {
     commands: mpsc::UnboundedSender<Command>,
     /// `None` once its end was told.
     events: Option<mpsc::Receiver<Event>>,
+    /// Told at the end: whether all was written.
+    ended: oneshot::Receiver<bool>,
     shared: Arc<Shared>,
 }
 
@@ -111,7 +113,7 @@ pub(crate) struct Writer {
 enum Command {
     Configure(Settings),
     Reopen,
-    Close(oneshot::Sender<()>),
+    Close,
 }
 
 #[derive(Debug, Default)]
@@ -142,6 +144,7 @@ impl Writer {
         sink.set_when_full(settings.when_full);
         let (commands, obeyed) = mpsc::unbounded_channel();
         let (told, events) = mpsc::channel(EVENTS);
+        let (end, ended) = oneshot::channel();
         let shared = Arc::new(Shared::default());
         let mut scribe = Scribe {
             log: Log::new(dir, name)?,
@@ -155,19 +158,22 @@ impl Writer {
             trouble: None,
             housekeeper: None,
             commands: obeyed,
-            closing: None,
+            closing: false,
             events: told,
             shared: shared.clone(),
         };
         // Its own, so that it depends on no other: the queue and the clock are all that it waits for.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        std::thread::Builder::new()
-            .name("log-writer".into())
-            .spawn(move || runtime.block_on(scribe.write(queue)))?;
+        std::thread::Builder::new().name("log-writer".into()).spawn(move || {
+            let all = runtime.block_on(scribe.write(queue));
+            // Nobody may wait for it.
+            let _ = end.send(all);
+        })?;
         Ok(Self {
             sink,
             commands,
             events: Some(events),
+            ended,
             shared,
         })
     }
@@ -229,16 +235,28 @@ impl Writer {
         }
     }
 
-    /// Writes what waits and ends. Says whether all of it was written within this time; a disk that is stalled is left to
-    /// the thread.
+    /// Writes until the last [`sink`](Self::sink) is gone, or until this time is over: then what waits, if it can be
+    /// written. Says whether all of it was. A disk that is stalled is left to the thread.
     pub(crate) async fn close(self, patience: Duration) -> bool {
-        let (done, closed) = oneshot::channel();
-        self.command(Command::Close(done));
-        tokio::time::timeout(patience, closed)
-            .await
-            .is_ok_and(|sent| sent.is_ok())
+        let Self {
+            sink,
+            commands,
+            mut ended,
+            ..
+        } = self;
+        drop(sink);
+        let is_all = |ended: Result<bool, _>| ended.is_ok_and(|all| all);
+        if let Ok(ended) = tokio::time::timeout(patience, &mut ended).await {
+            return is_all(ended);
+        }
+        // Workers still print, or the disk does not take it.
+        let _ = commands.send(Command::Close);
+        tokio::time::timeout(LAST_PATIENCE, ended).await.is_ok_and(is_all)
     }
 }
+
+/// For what waits at the end, where a disk takes it at all.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The one that writes.
 struct Scribe {
@@ -257,8 +275,8 @@ struct Scribe {
     trouble: Option<Trouble>,
     housekeeper: Option<Housekeeper>,
     commands: mpsc::UnboundedReceiver<Command>,
-    /// It is to end, and this waits to hear of it.
-    closing: Option<oneshot::Sender<()>>,
+    /// It is to end now.
+    closing: bool,
     events: mpsc::Sender<Event>,
     shared: Arc<Shared>,
 }
@@ -280,8 +298,9 @@ const LAST_DELAY: Duration = Duration::from_secs(2);
 const ASIDE_DELAY: Duration = Duration::from_secs(10);
 
 impl Scribe {
-    async fn write(&mut self, mut queue: Queue) {
-        while self.closing.is_none() {
+    /// Until the end; says whether all was written.
+    async fn write(&mut self, mut queue: Queue) -> bool {
+        while !self.closing {
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
@@ -303,9 +322,7 @@ impl Scribe {
             self.take(item).await;
         }
         self.flush().await;
-        if let Some(closing) = self.closing.take().filter(|_| self.buffer.is_empty()) {
-            let _ = closing.send(());
-        }
+        self.buffer.is_empty()
     }
 
     fn obey(&mut self, command: Command) {
@@ -315,7 +332,7 @@ impl Scribe {
                 self.tidy();
             }
             Command::Reopen => self.file = None,
-            Command::Close(done) => self.closing = Some(done),
+            Command::Close => self.closing = true,
         }
     }
 
@@ -371,7 +388,7 @@ impl Scribe {
         while !self.buffer.is_empty() {
             match self.try_flush() {
                 Ok(()) => self.is_well(),
-                Err(_) if self.closing.is_some() || self.commands.is_closed() => return,
+                Err(_) if self.closing || self.commands.is_closed() => return,
                 Err(error) => {
                     let delay = self.is_ill(error);
                     tokio::select! {

@@ -41,6 +41,16 @@ pub enum Input {
         /// Which.
         worker: WorkerId,
     },
+    /// It is starting and needs so much longer from now on. It gets no more than [`EXTENSION`](super::EXTENSION) times its
+    /// ready timeout in all.
+    ///
+    /// Differs from systemd: who leaves gets no more time, for a stop always ends.
+    Extend {
+        /// Which.
+        worker: WorkerId,
+        /// So much.
+        by: Duration,
+    },
     /// Liveness: it is stuck, by heartbeat or probe. It is aborted, killed and replaced.
     Unhealthy {
         /// Which.

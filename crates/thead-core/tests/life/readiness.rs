@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use thead_core::service::{AbortCause, Action, Config, Event, Failure, Order, Ready, Why};
+use thead_core::id::WorkerId;
+use thead_core::service::{AbortCause, Action, Config, Event, Failure, Input, Order, Ready, Why};
 
 use crate::world::{Program, World, ms, s};
 
@@ -175,4 +176,34 @@ fn readiness_is_what_was_asked_for_and_nothing_else() {
         let world = World::settled(config(ready), move |_| program());
         assert_eq!(ready_at(&world), [ms(at)], "{ready:?}");
     }
+}
+
+#[test]
+fn who_asks_for_more_time_to_start_gets_it_but_not_for_ever() {
+    let slow = |listening| {
+        move |_| Program {
+            listening: Some(listening),
+            ..Program::healthy()
+        }
+    };
+    let config = || Config {
+        ready: Ready::Listening,
+        ..Config::default()
+    };
+    let worker = WorkerId(1);
+    let mut world = World::new(config(), slow(s(30)));
+    world.order(Order::Start);
+    world.run_for(s(9));
+    world.input(Input::Extend { worker, by: s(25) });
+    world.input(Input::Extend { worker, by: s(1) });
+    world.rest();
+    assert_eq!(world.spawns(), 1, "it came in its own time");
+    let mut world = World::new(config(), slow(s(3600)));
+    world.order(Order::Start);
+    for _ in 0..200 {
+        world.run_for(s(1));
+        world.input(Input::Extend { worker, by: s(10) });
+    }
+    let first = world.told(1)[0].0;
+    assert_eq!(first, s(100) + ms(1), "ten times its ready timeout");
 }

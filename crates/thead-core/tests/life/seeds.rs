@@ -127,7 +127,11 @@ fn disturb(world: &mut World, config: &Config, dice: &mut Dice) {
         24 => Order::Start,
         25 => return world.input(Input::Listening { worker }),
         26 => return world.input(Input::SaidReady { worker }),
-        27 => return world.input(Input::Drained { worker }),
+        27 if dice.chance(50) => return world.input(Input::Drained { worker }),
+        27 => {
+            let by = dice.upto(s(300));
+            return world.input(Input::Extend { worker, by });
+        }
         28 => {
             let reason = "it is said so".into();
             return world.input(Input::Unhealthy { worker, reason });

@@ -32,6 +32,11 @@ pub enum Event<H> {
     Internal(Bytes, Option<ReceivedHandle<H>>),
     /// A thead peer's user sent this, with descriptors of any kind.
     Descriptors(Bytes, Vec<H>),
+    /// Of the sockets that this end has given away under this key, the peer says that so many are open. It may say so unasked,
+    /// and of any key.
+    SocketCount(String, usize),
+    /// As [`SocketCount`](Self::SocketCount): none is.
+    SocketsClosed(String),
     /// A frame that means nothing; the next one is read.
     Bad(BadMessage),
     /// The peer has this handle. It is given back so that the owner may keep or close it.

@@ -4,7 +4,9 @@ use bytes::{Bytes, BytesMut};
 
 use super::{Chunk, Dialect, Endpoint, HandleId, Handles, Held, InFlight, MAX_DESCRIPTORS, SendError, State};
 use crate::frame::{FrameError, FrameReader, Serialization, write_frame};
-use crate::message::{Cargo, HandleBody, HandleEnvelope, HandleKind, handle_frame, write_internal};
+use crate::message::{
+    Cargo, HandleBody, HandleEnvelope, HandleKind, SocketList, handle_frame, socket_list_text, write_internal,
+};
 
 /// A frame without what marks its ends.
 fn body_of(serialization: Serialization, frame: &[u8]) -> &[u8] {
@@ -64,6 +66,31 @@ impl<H> Endpoint<H> {
         self.send_one(cargo, HandleBody::User(body), handle)
     }
 
+    /// As [`send_handle`](Self::send_handle), a [`HandleKind::Socket`] that the peer is to count under `key` as long as it has
+    /// it open. Of keys beyond 4000 bytes thead takes no notice.
+    ///
+    /// # Errors
+    /// As [`send_handle`](Self::send_handle).
+    pub fn send_counted(&mut self, body: &[u8], key: &str, handle: H) -> Result<HandleId, (SendError, H)> {
+        self.send_one(Cargo::Counted(key), HandleBody::User(body), handle)
+    }
+
+    /// Asks how many sockets with this key the peer has open. [`Event::SocketCount`](super::Event::SocketCount) is the answer, if it ever got one.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was asked.
+    pub fn ask_count(&mut self, key: &str) -> Result<(), SendError> {
+        self.send_internal(&socket_list_text(SocketList::GetCount, key))
+    }
+
+    /// Asks to be told when the peer has no socket with this key open: [`Event::SocketsClosed`](super::Event::SocketsClosed).
+    ///
+    /// # Errors
+    /// As [`ask_count`](Self::ask_count).
+    pub fn ask_closed(&mut self, key: &str) -> Result<(), SendError> {
+        self.send_internal(&socket_list_text(SocketList::NotifyClose, key))
+    }
+
     /// Sends an internal message, given as JSON text, with a handle.
     ///
     /// # Errors
@@ -94,14 +121,14 @@ impl<H> Endpoint<H> {
         }
     }
 
-    fn send_one(&mut self, cargo: Cargo, body: HandleBody<'_>, handle: H) -> Result<HandleId, (SendError, H)> {
+    fn send_one(&mut self, cargo: Cargo<'_>, body: HandleBody<'_>, handle: H) -> Result<HandleId, (SendError, H)> {
         match self.envelope(cargo, body) {
             Ok(frame) => Ok(self.send_handles(frame, Handles::One(handle))),
             Err(error) => Err((error, handle)),
         }
     }
 
-    fn envelope(&self, cargo: Cargo, body: HandleBody<'_>) -> Result<Bytes, SendError> {
+    fn envelope(&self, cargo: Cargo<'_>, body: HandleBody<'_>) -> Result<Bytes, SendError> {
         let (HandleBody::User(text) | HandleBody::Internal(text)) = body;
         self.admit(text.len())?;
         Ok(handle_frame(self.config.serialization, HandleEnvelope { cargo, body })?)

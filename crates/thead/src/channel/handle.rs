@@ -2,16 +2,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use thead_wire::HandleKind;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 
-use super::Shared;
+use super::{Shared, SocketList, Stream};
 
 /// A descriptor on its way between processes. Clones are the same descriptor; it closes with the last of them. So whoever
 /// sends a clone keeps it open. Node: `keepOpen`.
@@ -20,6 +16,8 @@ pub struct Handle {
     pub(crate) fd: Arc<OwnedFd>,
     /// A socket that the giver counts among the connections of its server.
     pub(super) counted: Option<Arc<Counted>>,
+    /// Who counts it when it is given away.
+    pub(super) list: Option<SocketList>,
 }
 
 /// Keeps one socket in the count that the giver asks for. Node: `lib/internal/socket_list.js`.
@@ -58,17 +56,30 @@ impl Handle {
     /// `ENOTSOCK`, `EPROTOTYPE`: it is none. No descriptor is left in this process.
     pub fn into_stream(self) -> io::Result<Stream> {
         let counted = self.counted.clone();
-        let family = stream_family(&self.fd)?;
-        rustix::io::ioctl_fionbio(&self.fd, true)?;
-        let fd = self.into_owned()?;
-        let kind = match family {
-            AddressFamily::UNIX => StreamKind::Unix(UnixStream::from_std(fd.into())?),
-            _ => StreamKind::Tcp(TcpStream::from_std(fd.into())?),
-        };
-        Ok(Stream {
-            kind,
-            _counted: counted,
-        })
+        let mut stream = Stream::from_fd(self.into_owned()?)?;
+        stream.counted = counted;
+        Ok(stream)
+    }
+
+    /// Sent as a [`HandleKind::Socket`], it is counted by the list as long as its receiver has it open.
+    #[must_use]
+    pub fn counted_by(mut self, list: &SocketList) -> Self {
+        self.list = Some(list.clone());
+        self
+    }
+
+    /// The descriptor alone, which nobody counts.
+    pub(super) fn bare(&self) -> Self {
+        Self::shared(self.fd.clone())
+    }
+
+    /// A descriptor that others use too.
+    pub(crate) fn shared(fd: Arc<OwnedFd>) -> Self {
+        Self {
+            fd,
+            counted: None,
+            list: None,
+        }
     }
 
     /// Whether it is a clone of the other.
@@ -109,78 +120,14 @@ impl Handle {
     }
 }
 
-fn stream_family(fd: &OwnedFd) -> io::Result<AddressFamily> {
-    let family = sockopt::socket_domain(fd)?;
-    let known = matches!(family, AddressFamily::INET | AddressFamily::INET6 | AddressFamily::UNIX);
-    if known && sockopt::socket_type(fd)? == SocketType::STREAM && !sockopt::socket_acceptconn(fd)? {
-        Ok(family)
-    } else {
-        Err(rustix::io::Errno::PROTOTYPE.into())
-    }
-}
-
 impl<T: Into<OwnedFd>> From<T> for Handle {
     fn from(fd: T) -> Self {
-        Self {
-            fd: Arc::new(fd.into()),
-            counted: None,
-        }
+        Self::shared(Arc::new(fd.into()))
     }
 }
 
 impl AsFd for Handle {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-}
-
-/// A connection that came over a channel, made by [`Handle::into_stream`].
-#[derive(Debug)]
-pub struct Stream {
-    kind: StreamKind,
-    _counted: Option<Arc<Counted>>,
-}
-
-#[derive(Debug)]
-enum StreamKind {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.kind {
-            StreamKind::Tcp(stream) => stream.as_fd(),
-            StreamKind::Unix(stream) => stream.as_fd(),
-        }
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.kind {
-            StreamKind::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            StreamKind::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.kind {
-            StreamKind::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            StreamKind::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.kind {
-            StreamKind::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            StreamKind::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::handle::{Counted, Handle};
-use super::{Channel, Fault, Shared, until};
+use super::{Channel, Fault, Shared, Takers, until};
 use crate::sys;
 
 /// The socket of a channel and its endpoint: reads, writes, and says what happened. Belongs to one task.
@@ -32,7 +32,6 @@ pub(crate) struct Port {
     more: bool,
     /// Writing is tried again then, though the socket may be writable.
     retry: Option<Instant>,
-    patience: Duration,
     /// What the peer owes, and when it is given up.
     owed: Option<(Owed, Instant)>,
 }
@@ -66,6 +65,8 @@ impl Port {
             fault: Mutex::new(None),
             wake: Notify::new(),
             room: Notify::new(),
+            takers: Takers::default(),
+            patience,
         });
         let port = Self {
             shared: shared.clone(),
@@ -77,7 +78,6 @@ impl Port {
             full: None,
             more: false,
             retry: None,
-            patience,
             owed: None,
         };
         Ok((port, Channel { shared }))
@@ -85,7 +85,14 @@ impl Port {
 
     /// The next thing that happened.
     pub(crate) fn poll_event(&self) -> Option<Event<Handle>> {
-        let mut event = self.shared.endpoint().poll_event();
+        let mut event = loop {
+            let event = self.shared.endpoint().poll_event();
+            match event {
+                Some(Event::SocketCount(key, count)) => self.shared.takers.counted(&key, count),
+                Some(Event::SocketsClosed(key)) => self.shared.takers.closed(&key),
+                other => break other,
+            }
+        };
         if let Some(Event::Message(_, Some(received))) = &mut event
             && let (Ok(HandleKind::Socket), Some(key)) = (&received.kind, &received.key)
         {
@@ -155,7 +162,7 @@ impl Port {
             () = until(self.retry) => {}
             () = until(self.owed.map(|(_, deadline)| deadline)) => {
                 self.shared.end(self.owed.map(|(owed, _)| match owed {
-                    Owed::Ack(_) => Fault::NoAck(self.patience),
+                    Owed::Ack(_) => Fault::NoAck(self.shared.patience),
                     Owed::Reading { queued } => Fault::Unread { queued },
                 }));
             }
@@ -234,7 +241,7 @@ impl Port {
         });
         self.owed = owed.map(|owed| match self.owed {
             Some((same, deadline)) if same == owed => (owed, deadline),
-            _ => (owed, Instant::now() + self.patience),
+            _ => (owed, Instant::now() + self.shared.patience),
         });
         drop(endpoint);
         if wrote {
@@ -254,6 +261,7 @@ impl Port {
             self.full = None;
             self.owed = None;
             self.shared.room.notify_waiters();
+            self.shared.takers.end();
         }
     }
 }

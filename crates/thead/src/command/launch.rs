@@ -29,6 +29,8 @@ pub(crate) const FIRST_FD: i32 = 3;
 
 const LISTEN_FDS: &str = "LISTEN_FDS";
 const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
+/// Would have to name another process than `LISTEN_PID`.
+const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
 
 /// A process that was just started.
 pub(crate) struct Launched {
@@ -113,6 +115,7 @@ impl Command {
         spec.nice = self.nice;
         spec.umask = self.umask;
         spec.env = self.environment();
+        spec.own_pid.clone_from(&self.own_pid);
         let cgroup = self.cgroup.as_ref().map(|directory| {
             let entry = directory.join("cgroup.procs");
             let open = File::options().write(true).open(&entry);
@@ -187,13 +190,13 @@ impl Command {
             spec.fds.push((number, sys::spawn::FdSource::Fd(socket.as_fd())));
         }
         let names: Vec<_> = self.listeners.iter().map(|(name, _)| name.as_str()).collect();
-        spec.env
-            .retain(|(name, _)| name != LISTEN_FDS && name != LISTEN_FDNAMES);
+        let ours = [LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PIDFDID];
+        spec.env.retain(|(name, _)| !ours.iter().any(|ours| name == ours));
         spec.env.extend([
             (LISTEN_FDS.into(), names.len().to_string().into()),
             (LISTEN_FDNAMES.into(), names.join(":").into()),
         ]);
-        spec.listen_pid = true;
+        spec.own_pid.push("LISTEN_PID");
         Ok(())
     }
 

@@ -98,8 +98,31 @@ pub struct Service {
     pub reason: Option<String>,
     /// Resident memory of primary and workers, in bytes.
     pub memory: u64,
+    /// What is kept of what its workers print.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<Log>,
     /// Its workers, by slot.
     pub workers: Vec<Worker>,
+}
+
+/// What was kept of what the workers of a service printed, since its primary runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct Log {
+    /// Lines written, ours among them.
+    pub lines: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Lines that were dropped, for the disk did not keep up.
+    pub dropped_lines: u64,
+    /// Files that were put aside.
+    pub put_aside: u64,
+    /// Bytes that wait in memory.
+    pub waiting: u64,
+    /// Why nothing can be written now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failing: Option<String>,
 }
 
 /// One process that serves, or is about to, or is leaving.
@@ -201,6 +224,27 @@ pub struct Event {
     pub bad: bool,
     /// Its numbers.
     pub details: Value,
+}
+
+/// A line of a log. `GET /v1/logs`, as server-sent events.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct LogLine {
+    /// When it came: RFC 3339, UTC.
+    pub time: String,
+    /// Of which service.
+    pub service: String,
+    /// Of the worker in which slot; none for what thead says.
+    pub slot: Option<u32>,
+    /// Of which process.
+    pub pid: Option<u32>,
+    /// `stdout`, `stderr` or `thead`.
+    pub stream: String,
+    /// The line; what is no UTF-8 is replaced.
+    pub text: String,
+    /// It goes on in the next one of this process and stream.
+    pub cut: bool,
 }
 
 /// What a verb is to work on. `POST /v1/verbs/{verb}`

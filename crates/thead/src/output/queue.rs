@@ -13,8 +13,8 @@ use super::Block;
 /// What happens to what workers print while the queue is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenFull {
-    /// It is dropped; how much stands in its place. Before that workers wait, for 100 ms at once and a tenth of the time in
-    /// the long run: who takes from the queue may be just about to.
+    /// It is dropped; how much stands in its place. Before that workers wait, in case that room is just being made: at most
+    /// 100 ms while nothing is taken, a second in all while something is, and a tenth of the time in the long run.
     Drop,
     /// Workers wait, as at a full pipe.
     #[default]
@@ -103,7 +103,9 @@ struct Patience {
     at: Instant,
 }
 
-const MOST_PATIENCE: Duration = Duration::from_millis(100);
+const MOST_PATIENCE: Duration = Duration::from_secs(1);
+/// Without any room.
+const ONE_WAIT: Duration = Duration::from_millis(100);
 /// What a timer can tell.
 const LEAST_PATIENCE: Duration = Duration::from_millis(1);
 /// What of the time that passes is added to it.
@@ -208,7 +210,7 @@ impl Sink {
                         left if left < LEAST_PATIENCE => {
                             return state.drop_lines(block.line_count() as u64, block.time);
                         }
-                        left => Some(left),
+                        left => Some(left.min(ONE_WAIT)),
                     },
                 };
                 // From here on no call for room is missed.
@@ -219,8 +221,9 @@ impl Sink {
                 None => room.await,
                 Some(left) => {
                     let begun = Instant::now();
-                    let _ = tokio::time::timeout(left, room).await;
-                    shared.state().patience.spend(begun.elapsed());
+                    let waited = tokio::time::timeout(left, room).await;
+                    let spent = if waited.is_ok() { begun.elapsed() } else { MOST_PATIENCE };
+                    shared.state().patience.spend(spent);
                 }
             }
         }
@@ -431,7 +434,7 @@ mod tests {
         assert_eq!(patience.left(), MOST_PATIENCE);
         patience.spend(MOST_PATIENCE);
         assert!(patience.left() < MOST_PATIENCE / 2);
-        patience.at -= Duration::from_millis(500);
+        patience.at -= Duration::from_secs(5);
         let left = patience.left();
         assert!((MOST_PATIENCE / 2..MOST_PATIENCE).contains(&left), "{left:?}");
         patience.at -= Duration::from_secs(3600);

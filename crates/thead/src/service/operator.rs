@@ -7,9 +7,12 @@ use std::time::Duration;
 use thead_core::id::Generation;
 use thead_core::service::{AbortCause, Order, Refusal};
 use thead_core::worker::Slot;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Program, Settings};
+use crate::data::push::PushReply;
+use crate::data::{Content, PushError, Pushing};
 
 /// Tells a running [`Service`](super::Service) what to do. Cheap to clone.
 ///
@@ -25,9 +28,16 @@ pub struct Operator {
 const REQUESTS: usize = 64;
 
 #[derive(Debug)]
-pub(super) struct Request {
-    pub(super) what: What,
-    pub(super) reply: oneshot::Sender<Outcome>,
+pub(super) enum Request {
+    Order {
+        what: What,
+        reply: oneshot::Sender<Outcome>,
+    },
+    Push {
+        name: String,
+        content: Content,
+        reply: PushReply,
+    },
 }
 
 #[derive(Debug)]
@@ -165,12 +175,28 @@ impl Operator {
 
     fn send(&self, what: What) -> Reply {
         let (reply, answer) = oneshot::channel();
-        let request = Request { what, reply };
-        match self.requests.try_send(request) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(request)) => drop(request.reply.send(Err(OrderError::Busy))),
-            Err(mpsc::error::TrySendError::Closed(request)) => drop(request.reply.send(Err(OrderError::Ended))),
-        }
+        self.request(Request::Order { what, reply });
         Reply(answer)
+    }
+
+    /// Pushes data to every worker, as [`Service::push`](super::Service::push).
+    pub fn push(&self, name: impl Into<String>, content: Content) -> Pushing {
+        let (reply, pushing) = Pushing::new();
+        let name = name.into();
+        self.request(Request::Push { name, content, reply });
+        pushing
+    }
+
+    fn request(&self, request: Request) {
+        let (request, order, push) = match self.requests.try_send(request) {
+            Ok(()) => return,
+            Err(TrySendError::Full(request)) => (request, OrderError::Busy, PushError::Busy),
+            Err(TrySendError::Closed(request)) => (request, OrderError::Ended, PushError::Ended),
+        };
+        // Whoever does not wait does not want to know.
+        match request {
+            Request::Order { reply, .. } => drop(reply.send(Err(order))),
+            Request::Push { reply, .. } => drop(reply.send(Err(push))),
+        }
     }
 }

@@ -30,6 +30,8 @@ pub struct Program {
     pub drain: Drain,
     /// Sockets for workers that take `LISTEN_FDS`, and for Node workers that listen on `{ fd: 3 }` and so on.
     pub listen: Vec<Listen>,
+    /// Variables that tell a worker its place: each has this number with that of the slot added.
+    pub slot_env: Vec<(String, i64)>,
 }
 
 impl Program {
@@ -39,12 +41,18 @@ impl Program {
             command,
             drain: Drain::default(),
             listen: Vec::new(),
+            slot_env: Vec::new(),
         }
     }
 
     /// What the worker in a slot is started by.
     pub(super) fn command_for(&self, slot: Slot) -> Command {
-        let command = self.command.clone();
+        let command = self
+            .slot_env
+            .iter()
+            .fold(self.command.clone(), |command, (name, first)| {
+                command.env(name, first.saturating_add(slot.0.into()).to_string())
+            });
         self.listen
             .iter()
             .fold(command, |command, listen| match listen.sockets.of(slot) {
@@ -93,6 +101,8 @@ pub struct Settings {
     pub lame_duck: Duration,
     /// Asks a worker to stop. Default SIGTERM.
     pub stop_signal: i32,
+    /// Workers with a channel are told to leave by the message `shutdown` as well, as PM2 does (`shutdown_with_message`).
+    pub stop_message: bool,
 }
 
 impl Default for Settings {
@@ -101,6 +111,7 @@ impl Default for Settings {
             life: Life::default(),
             lame_duck: Duration::from_secs(1),
             stop_signal: libc::SIGTERM,
+            stop_message: false,
         }
     }
 }

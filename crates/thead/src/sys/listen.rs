@@ -124,6 +124,20 @@ pub fn numeric_address(text: &str, port: u16) -> io::Result<SocketAddr> {
     }
 }
 
+/// Writes an address without its port as [`numeric_address`] reads it: with `%interface` if it is link-local.
+///
+/// # Errors
+/// `ENODEV` for an unknown interface.
+pub fn address_text(address: SocketAddr) -> io::Result<String> {
+    match address {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() != 0 => {
+            let name = netdevice::index_to_name(new_socket(Domain::IPV6, Type::DGRAM)?, v6.scope_id())?;
+            Ok(format!("{}%{name}", v6.ip()))
+        }
+        _ => Ok(address.ip().to_string()),
+    }
+}
+
 /// What a socket is bound to, in the words of the cluster protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalAddress {
@@ -145,16 +159,9 @@ pub fn local_address(socket: impl AsFd) -> io::Result<Option<LocalAddress>> {
     let Ok(address) = SocketAddr::try_from(name) else {
         return Ok(None);
     };
-    let mut text = address.ip().to_string();
-    if let SocketAddr::V6(v6) = address
-        && v6.ip().is_unicast_link_local()
-        && v6.scope_id() != 0
-    {
-        text = format!("{text}%{}", netdevice::index_to_name(socket, v6.scope_id())?);
-    }
     let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
     Ok(Some(LocalAddress {
-        address: text,
+        address: address_text(address)?,
         family,
         port: address.port(),
     }))
@@ -205,15 +212,24 @@ pub fn bind_unix(address: &Path, options: UnixOptions) -> io::Result<UnixListene
             _ => error,
         })?;
     let file = SocketFile::new(absolute)?;
-    let wanted = if options.readable_all { 0o444 } else { 0 } | if options.writable_all { 0o222 } else { 0 };
-    if wanted != 0 {
-        let mode = std::fs::metadata(&file.path)?.permissions().mode();
-        std::fs::set_permissions(&file.path, std::fs::Permissions::from_mode(mode | wanted))?;
-    }
+    open_to(&file.path, options)?;
     Ok(UnixListener {
         socket: socket.into(),
         file: Some(file),
     })
+}
+
+/// Lets everybody in whom the options name.
+///
+/// # Errors
+/// As `chmod(2)`.
+pub fn open_to(path: &Path, options: UnixOptions) -> io::Result<()> {
+    let wanted = if options.readable_all { 0o444 } else { 0 } | if options.writable_all { 0o222 } else { 0 };
+    if wanted != 0 {
+        let mode = std::fs::metadata(path)?.permissions().mode();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode | wanted))?;
+    }
+    Ok(())
 }
 
 fn unix_address(path: &Path) -> io::Result<SockAddr> {

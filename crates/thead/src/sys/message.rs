@@ -1,4 +1,4 @@
-//! Bytes and descriptors over Unix stream sockets. Nothing here blocks, whatever the mode of the socket.
+//! Bytes and descriptors over Unix sockets. Nothing here blocks, whatever the mode of the socket.
 
 use std::io::{self, IoSlice};
 use std::mem::{MaybeUninit, size_of};
@@ -85,12 +85,26 @@ pub struct Received {
     pub bytes: usize,
     /// The kernel threw descriptors away, because we have too many open. What was sent cannot be trusted any more.
     pub truncated: bool,
+    /// Who sent it, by the kernel's word; only of a socket that asks for it (`SO_PASSCRED`).
+    pub sender: Option<Sender>,
 }
 
-/// As many bytes as the most descriptors that one message can carry need.
+/// The sender of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// Its process; 0 for one that this pid namespace does not know.
+    pub pid: i32,
+    /// Its user.
+    pub uid: u32,
+}
+
+/// As many bytes as the most descriptors that one message can carry need, and its sender.
 const CONTROL: usize = {
     // SAFETY: CMSG_SPACE only computes.
-    unsafe { libc::CMSG_SPACE((MAX_DESCRIPTORS * size_of::<RawFd>()) as u32) as usize }
+    unsafe {
+        let descriptors = libc::CMSG_SPACE((MAX_DESCRIPTORS * size_of::<RawFd>()) as u32);
+        (descriptors + libc::CMSG_SPACE(size_of::<libc::ucred>() as u32)) as usize
+    }
 };
 
 /// Left uninitialised on purpose: the kernel writes what is read, and clearing a kilobyte costs more than a small read.
@@ -100,7 +114,7 @@ union Control {
     _bytes: [MaybeUninit<u8>; CONTROL],
 }
 
-/// Reads once into the spare capacity of `buffer`, and puts the descriptors that came along, close-on-exec, into `sink`.
+/// Reads once into the spare capacity of `buffer`, which cuts a datagram that is longer, and puts the descriptors that came along, close-on-exec, into `sink`.
 ///
 /// One read stops behind the first segment that carried descriptors: they belong to the last bytes of the read, or to a
 /// message that starts there. A buffer without spare capacity grows by 64 KiB.
@@ -137,37 +151,48 @@ pub fn recv(socket: impl AsFd, buffer: &mut BytesMut, sink: &mut impl Extend<Own
     };
     // Before anything that could fail: from here on every descriptor has an owner.
     // SAFETY: recvmsg has filled the header and its control buffer.
-    unsafe { take_descriptors(&header, sink) };
+    let sender = unsafe { take_control(&header, sink) };
     // SAFETY: the kernel has written `bytes` bytes behind the present length.
     unsafe { buffer.set_len(buffer.len() + bytes) };
     Ok(Received {
         bytes,
         truncated: header.msg_flags & libc::MSG_CTRUNC != 0,
+        sender,
     })
 }
 
 /// # Safety
 /// `header` must be as a successful `recvmsg` left it, and be taken from once only.
-unsafe fn take_descriptors(header: &libc::msghdr, sink: &mut impl Extend<OwnedFd>) {
+unsafe fn take_control(header: &libc::msghdr, sink: &mut impl Extend<OwnedFd>) -> Option<Sender> {
+    let mut sender = None;
     // SAFETY: the kernel wrote `msg_controllen` bytes of well-formed control messages.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !next.is_null() {
         // SAFETY: not null, so it lies within the control buffer, which is aligned for it.
         let message = unsafe { &*next };
-        if (message.cmsg_level, message.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
-            // SAFETY: CMSG_LEN only computes.
-            let overhead = unsafe { libc::CMSG_LEN(0) } as usize;
-            let count = (message.cmsg_len as usize - overhead) / size_of::<RawFd>();
-            // SAFETY: the data follows the header.
-            let data: *const RawFd = unsafe { libc::CMSG_DATA(next) }.cast();
-            sink.extend((0..count).map(|index| {
-                // SAFETY: inside the message; each number is a new descriptor of ours that nobody else owns.
-                unsafe { OwnedFd::from_raw_fd(data.add(index).read_unaligned()) }
-            }));
+        // SAFETY: CMSG_LEN only computes.
+        let length = message.cmsg_len as usize - unsafe { libc::CMSG_LEN(0) } as usize;
+        // SAFETY: the data follows the header.
+        let data = unsafe { libc::CMSG_DATA(next) };
+        match (message.cmsg_level, message.cmsg_type) {
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                let data: *const RawFd = data.cast();
+                sink.extend((0..length / size_of::<RawFd>()).map(|index| {
+                    // SAFETY: inside the message; each number is a new descriptor of ours that nobody else owns.
+                    unsafe { OwnedFd::from_raw_fd(data.add(index).read_unaligned()) }
+                }));
+            }
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if length >= size_of::<libc::ucred>() => {
+                // SAFETY: inside the message, and any bytes are a valid `ucred`.
+                let libc::ucred { pid, uid, .. } = unsafe { data.cast::<libc::ucred>().read_unaligned() };
+                sender = Some(Sender { pid, uid });
+            }
+            _ => {}
         }
         // SAFETY: both belong together.
         next = unsafe { libc::CMSG_NXTHDR(header, next) };
     }
+    sender
 }
 
 fn retry(mut call: impl FnMut() -> rustix::io::Result<usize>) -> io::Result<usize> {

@@ -12,6 +12,7 @@ pub mod inherit;
 pub mod lane;
 pub mod limit;
 pub mod listen;
+pub mod memory;
 pub mod message;
 pub mod path;
 pub mod pidfd;

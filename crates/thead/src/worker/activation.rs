@@ -3,57 +3,68 @@
 //! systemd: `sd_listen_fds(3)`.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use rustix::net::{SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 
+use super::address::{Address, Place};
 use crate::sys::inherit;
 
 const FIRST: RawFd = 3;
 const VARIABLES: [&str; 4] = ["LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 
-/// A TCP listener that was passed in, and that nobody has taken yet.
+/// The sockets that were passed in, and that nobody has taken yet.
+pub(super) struct Sockets(Mutex<Vec<Socket>>);
+
 #[derive(Debug)]
-struct Passed {
+struct Socket {
     name: String,
-    address: SocketAddr,
-    socket: OwnedFd,
+    /// `STREAM` for a listener, `DGRAM` for UDP.
+    kind: SocketType,
+    address: Address,
+    fd: OwnedFd,
 }
 
-/// Takes a listener that was passed in: by its name, else the one that is bound to the address, else the first that is left.
-pub(crate) fn take(name: Option<&str>, address: SocketAddr) -> Option<(OwnedFd, SocketAddr)> {
-    static PASSED: Mutex<Option<Vec<Passed>>> = Mutex::new(None);
-    let mut passed = PASSED.lock().unwrap_or_else(PoisonError::into_inner);
-    choose(passed.get_or_insert_with(all), name, address)
+/// What was passed in. Asked for the first time it changes the environment.
+pub(super) fn passed() -> &'static Sockets {
+    static PASSED: OnceLock<Sockets> = OnceLock::new();
+    PASSED.get_or_init(|| Sockets(Mutex::new(all())))
 }
 
-fn choose(passed: &mut Vec<Passed>, name: Option<&str>, address: SocketAddr) -> Option<(OwnedFd, SocketAddr)> {
-    let at = match name {
-        Some(name) => passed.iter().position(|passed| passed.name == name)?,
-        None if passed.is_empty() => return None,
-        None => passed.iter().position(|passed| passed.address == address).unwrap_or(0),
-    };
-    let Passed { socket, address, .. } = passed.remove(at);
-    Some((socket, address))
+impl Sockets {
+    /// Takes one of this kind: by its name, else the one that is bound there, else the first that is left.
+    pub(super) fn take(
+        &self,
+        kind: SocketType,
+        name: Option<&str>,
+        place: Option<&Place>,
+    ) -> Option<(OwnedFd, Address)> {
+        let mut sockets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fit =
+            |wanted: &dyn Fn(&Socket) -> bool| sockets.iter().position(|socket| socket.kind == kind && wanted(socket));
+        let at = match name {
+            Some(name) => fit(&|socket| socket.name == name),
+            None => fit(&|socket| place.is_some_and(|place| place.is(&socket.address))).or_else(|| fit(&|_| true)),
+        };
+        let Socket { fd, address, .. } = sockets.remove(at?);
+        Some((fd, address))
+    }
 }
 
 /// All that were meant for this process; their variables are removed, so that its children do not take them for theirs.
-fn all() -> Vec<Passed> {
+fn all() -> Vec<Socket> {
     let Some(names) = announced(|name| std::env::var(name).ok(), std::process::id()) else {
         return Vec::new();
     };
     inherit::forget_variables(&VARIABLES);
-    let passed = (FIRST..)
-        .zip(names)
-        .filter_map(|(number, name)| match listener(number) {
-            Ok((socket, address)) => Some(Passed { name, address, socket }),
-            Err(error) => {
-                tracing::warn!(number, name, %error, "a descriptor that was passed in is no TCP listener");
-                None
-            }
-        });
+    let passed = (FIRST..).zip(names).filter_map(|(number, name)| {
+        let socket = socket(number, &name);
+        if let Err(error) = &socket {
+            tracing::warn!(number, name, %error, "a descriptor that was passed in neither listens nor is UDP");
+        }
+        socket.ok()
+    });
     passed.collect()
 }
 
@@ -72,21 +83,34 @@ fn announced(get: impl Fn(&str) -> Option<String>, pid: u32) -> Option<Vec<Strin
 /// More descriptors than any manager passes.
 const MOST: usize = 1 << 16;
 
-fn listener(number: RawFd) -> io::Result<(OwnedFd, SocketAddr)> {
-    let socket = inherit::inherited(number)?;
-    if sockopt::socket_type(&socket)? != SocketType::STREAM || !sockopt::socket_acceptconn(&socket)? {
+fn socket(number: RawFd, name: &str) -> io::Result<Socket> {
+    let fd = inherit::inherited(number)?;
+    let (family, kind) = (sockopt::socket_domain(&fd)?, sockopt::socket_type(&fd)?);
+    let known = match (family, kind) {
+        (AddressFamily::INET | AddressFamily::INET6, SocketType::DGRAM) => true,
+        (AddressFamily::INET | AddressFamily::INET6 | AddressFamily::UNIX, SocketType::STREAM) => {
+            sockopt::socket_acceptconn(&fd)?
+        }
+        _ => false,
+    };
+    if !known {
         return Err(rustix::io::Errno::PROTOTYPE.into());
     }
-    let address = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?;
-    rustix::io::ioctl_fionbio(&socket, true)?;
-    Ok((socket, address))
+    rustix::io::ioctl_fionbio(&fd, true)?;
+    Ok(Socket {
+        name: name.to_owned(),
+        kind,
+        address: Address::of(&fd)?,
+        fd,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use std::net::TcpListener;
+    use std::net::{TcpListener, UdpSocket};
+    use std::os::unix::net::UnixListener;
 
     use super::*;
 
@@ -112,25 +136,39 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_is_chosen_by_name_then_by_address_then_in_order() {
-        let mut passed = Vec::new();
-        for name in ["a", "b", "c", "d"] {
-            let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-            let address = socket.local_addr().unwrap();
-            passed.push(Passed {
-                name: name.into(),
-                address,
-                socket: socket.into(),
-            });
-        }
-        let addresses: Vec<_> = passed.iter().map(|passed| passed.address).collect();
-        let other = "127.0.0.1:1".parse().unwrap();
-        let mut take = |name, address| choose(&mut passed, name, address).map(|(_, address)| address);
-        assert_eq!(take(Some("x"), addresses[0]), None);
-        assert_eq!(take(Some("b"), addresses[0]), Some(addresses[1]));
-        assert_eq!(take(None, addresses[2]), Some(addresses[2]));
-        assert_eq!(take(None, other), Some(addresses[0]));
-        assert_eq!(take(None, other), Some(addresses[3]));
-        assert_eq!(take(None, other), None);
+    fn a_socket_is_chosen_by_name_then_by_address_then_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let tcp = || OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
+        let fds = [
+            ("a", SocketType::STREAM, tcp()),
+            ("b", SocketType::STREAM, tcp()),
+            ("c", SocketType::STREAM, UnixListener::bind(&path).unwrap().into()),
+            ("d", SocketType::STREAM, tcp()),
+            ("e", SocketType::DGRAM, UdpSocket::bind("127.0.0.1:0").unwrap().into()),
+        ];
+        let sockets = fds.map(|(name, kind, fd)| Socket {
+            name: name.into(),
+            kind,
+            address: Address::of(&fd).unwrap(),
+            fd,
+        });
+        let addresses = sockets.each_ref().map(|socket| socket.address.clone());
+        let at = |address: &Address| match address {
+            Address::Ip(address) => Place::Ip(*address),
+            _ => Place::Path(path.clone()),
+        };
+        let passed = Sockets(Mutex::new(sockets.into()));
+        let take = |kind, name, place: Option<&Place>| passed.take(kind, name, place).map(|(_, address)| address);
+        let stream = |name, place: &Place| take(SocketType::STREAM, name, Some(place));
+        let other = Place::Any(1);
+        assert_eq!(stream(Some("x"), &at(&addresses[0])), None);
+        assert_eq!(stream(Some("e"), &other), None, "of the kind that is wanted");
+        assert_eq!(stream(Some("b"), &at(&addresses[0])), Some(addresses[1].clone()));
+        assert_eq!(stream(None, &at(&addresses[2])), Some(addresses[2].clone()));
+        assert_eq!(take(SocketType::STREAM, None, None), Some(addresses[0].clone()));
+        assert_eq!(stream(None, &other), Some(addresses[3].clone()));
+        assert_eq!(stream(None, &other), None);
+        assert_eq!(take(SocketType::DGRAM, None, Some(&other)), Some(addresses[4].clone()));
     }
 }

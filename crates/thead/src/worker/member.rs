@@ -30,41 +30,61 @@ pub(crate) struct Membership {
 /// What the program asks for.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// A listener at this address.
-    Listen(SocketAddr, oneshot::Sender<io::Result<Granted>>),
+    /// The socket of this query, which is not numbered yet.
+    Listen(Box<Query>, oneshot::Sender<io::Result<Granted>>),
     /// The listener with this key is closed.
     Close(Arc<str>),
     /// To leave the cluster. Dropped when it has been left.
     Leave(oneshot::Sender<()>),
 }
 
-/// A listener of the primary's.
+/// A socket of the primary's.
 #[derive(Debug)]
 pub(crate) struct Granted {
-    pub(crate) key: Arc<str>,
-    pub(crate) address: SocketAddr,
+    /// Of TCP and UDP, if the primary tells.
+    pub(crate) address: Option<SocketAddr>,
     /// Connections that the primary has accepted. Ends when this worker is to leave.
     pub(crate) offers: mpsc::Receiver<OwnedFd>,
-    /// A listening socket to accept from as well: shared by all workers, or this one's lane.
+    /// A socket to use as well, which listens if it is one for connections: shared by all workers, or this one's lane.
     pub(crate) socket: Option<OwnedFd>,
+    pub(crate) held: Held,
+}
+
+/// The primary believes that this socket is open, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    key: Arc<str>,
+    requests: mpsc::UnboundedSender<Request>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // A primary that is gone need not know.
+        let _ = self.requests.send(Request::Close(self.key.clone()));
+    }
 }
 
 #[derive(Debug)]
 struct Asked {
     query: Box<Query>,
-    address: SocketAddr,
     granted: oneshot::Sender<io::Result<Granted>>,
 }
 
-/// An open listener.
+/// What numbers the queries of a worker: each address has its own count.
+type Place = (Option<Box<str>>, Option<i32>, Option<AddressType>);
+
+fn place(query: &Query) -> Place {
+    (query.address.clone(), query.port, query.address_type)
+}
+
+/// An open socket.
 #[derive(Debug)]
 struct Open {
-    /// What it was asked for, which numbers the queries.
-    address: SocketAddr,
+    place: Place,
     offers: mpsc::Sender<OwnedFd>,
 }
 
-/// How often an address was asked for.
+/// How often a place was asked for.
 #[derive(Debug, Default)]
 struct Count {
     next: u32,
@@ -88,7 +108,9 @@ pub(crate) struct Member {
     next_seq: u64,
     asked: HashMap<u64, Asked>,
     open: HashMap<Arc<str>, Open>,
-    counts: HashMap<SocketAddr, Count>,
+    counts: HashMap<Place, Count>,
+    /// By which the program asks.
+    requests: mpsc::UnboundedSender<Request>,
     /// Dropped when this worker is to leave.
     stays: Option<watch::Sender<()>>,
     /// Set when it leaves by itself.
@@ -105,6 +127,7 @@ impl Member {
             asked: HashMap::new(),
             open: HashMap::new(),
             counts: HashMap::new(),
+            requests: requests.clone(),
             stays: Some(stays),
             leaves: None,
         };
@@ -118,19 +141,18 @@ impl Member {
                 // Whoever asked may have given up.
                 let _ = granted.send(Err(io::ErrorKind::BrokenPipe.into()));
             }
-            Request::Listen(address, granted) => {
-                let count = self.counts.entry(address).or_default();
-                let query = Box::new(query(address, count.next));
+            Request::Listen(mut query, granted) => {
+                let count = self.counts.entry(place(&query)).or_default();
+                if count.open > 0 && query.port != Some(0) {
+                    // Primaries of Node 22 and later bind a second UDP socket there, under the key of the first, and never
+                    // close it: what is sent to the first would go there.
+                    let _ = granted.send(Err(io::Error::from_raw_os_error(libc::EADDRINUSE)));
+                    return;
+                }
+                query.index = count.next;
                 (count.next, count.open) = (count.next + 1, count.open + 1);
                 let seq = self.say(FromWorker::QueryServer(query.clone()));
-                self.asked.insert(
-                    seq,
-                    Asked {
-                        query,
-                        address,
-                        granted,
-                    },
-                );
+                self.asked.insert(seq, Asked { query, granted });
             }
             Request::Close(key) => drop(self.close(&key)),
             Request::Leave(left) => match &mut self.leaves {
@@ -150,7 +172,7 @@ impl Member {
         let handle = handle.and_then(|handle| handle.into_owned().ok());
         match (message.message, handle) {
             (ToWorker::Shared { ack, key, .. }, Some(socket)) => {
-                self.answer(ack, &key, |asked| Ok((listen(asked.address, &socket)?, Some(socket))));
+                self.answer(ack, &key, |query| Ok((share(query, &socket)?, Some(socket))));
             }
             // Success without a descriptor is the primary's own listener, whatever number says success.
             (ToWorker::Shared { ack, key, .. }, None) => self.offered(ack, key, None),
@@ -184,9 +206,10 @@ impl Member {
 
     /// The primary listens. Its address is told for TCP; a port other than the one asked for means that it has none.
     fn offered(&mut self, ack: u64, key: Arc<str>, name: Option<(Box<str>, u16)>) {
-        self.answer(ack, &key, |asked| {
+        self.answer(ack, &key, |query| {
             let bound = name.and_then(|(text, port)| sys::listen::numeric_address(&text, port).ok());
-            Ok((same_port(asked.address, bound.unwrap_or(asked.address))?, None))
+            same_port(query, bound)?;
+            Ok((bound, None))
         });
     }
 
@@ -194,39 +217,47 @@ impl Member {
         &mut self,
         ack: u64,
         key: &Arc<str>,
-        bind: impl FnOnce(&Asked) -> io::Result<(SocketAddr, Option<OwnedFd>)>,
+        bind: impl FnOnce(&Query) -> io::Result<(Option<SocketAddr>, Option<OwnedFd>)>,
     ) {
-        let Some(mut asked) = self.asked.remove(&ack) else {
+        let Some(Asked { mut query, granted }) = self.asked.remove(&ack) else {
             return;
         };
-        let address = asked.address;
-        let granted = bind(&asked).map(|(bound, socket)| {
-            let (sender, offers) = mpsc::channel(WAITING);
-            let open = Open {
-                address,
-                offers: sender,
-            };
-            self.open.insert(key.clone(), open);
-            Granted {
-                key: key.clone(),
-                address: bound,
-                offers,
-                socket,
+        let place = place(&query);
+        let bound = match self.open.contains_key(key) {
+            // It must differ from all that are open.
+            true => Err(io::Error::from_raw_os_error(libc::EADDRINUSE)),
+            false => bind(&query),
+        };
+        let (address, socket) = match bound {
+            Ok(bound) => bound,
+            Err(error) => {
+                self.forget(&place);
+                // Whoever asked may have given up.
+                let _ = granted.send(Err(error));
+                return;
             }
-        });
-        let bound = granted.as_ref().ok().map(|granted| granted.address);
-        if bound.is_none() {
-            self.forget(address);
+        };
+        let (sender, offers) = mpsc::channel(WAITING);
+        let open = Open { place, offers: sender };
+        self.open.insert(key.clone(), open);
+        // Dropped, it closes what is open: whoever asked may have given up, now or before it looks.
+        let held = Held {
+            key: key.clone(),
+            requests: self.requests.clone(),
+        };
+        if self.is_leaving() {
+            drop(self.close(key));
+            return;
         }
-        let taken = asked.granted.send(granted).is_ok();
-        match bound {
-            Some(bound) if taken && !self.is_leaving() => {
-                asked.query.port = Some(bound.port().into());
-                self.say(FromWorker::Listening(asked.query));
-            }
-            // Whoever asked has given up meanwhile, or is to leave.
-            Some(_) => drop(self.close(key)),
-            None => {}
+        let grant = Granted {
+            address,
+            offers,
+            socket,
+            held,
+        };
+        if granted.send(Ok(grant)).is_ok() {
+            query.port = address.map_or(query.port, |address| Some(address.port().into()));
+            self.say(FromWorker::Listening(query));
         }
     }
 
@@ -236,7 +267,7 @@ impl Member {
 
     fn close(&mut self, key: &Arc<str>) -> Option<Open> {
         let open = self.open.remove(key)?;
-        self.forget(open.address);
+        self.forget(&open.place);
         self.say(FromWorker::Close { key: (&**key).into() });
         Some(open)
     }
@@ -246,12 +277,12 @@ impl Member {
         keys.iter().filter_map(|key| self.close(key)).collect()
     }
 
-    /// One listener at the address less; with the last the count begins anew, as in Node.
-    fn forget(&mut self, address: SocketAddr) {
-        if let Some(count) = self.counts.get_mut(&address) {
+    /// One socket at the place less; with the last the count begins anew, as in Node.
+    fn forget(&mut self, place: &Place) {
+        if let Some(count) = self.counts.get_mut(place) {
             count.open -= 1;
             if count.open == 0 {
-                self.counts.remove(&address);
+                self.counts.remove(place);
             }
         }
     }
@@ -271,35 +302,23 @@ impl Member {
     }
 }
 
-fn query(address: SocketAddr, index: u32) -> Query {
-    Query {
-        index,
-        address: Some(address.ip().to_string().into()),
-        port: Some(address.port().into()),
-        address_type: Some(if address.is_ipv6() {
-            AddressType::Ipv6
-        } else {
-            AddressType::Ipv4
-        }),
-        flags: Some(0),
-        ..Query::default()
+/// Takes what the primary has bound, and listens. Node's primary may not have been able to bind, and says nothing of it.
+fn share(query: &Query, socket: &OwnedFd) -> io::Result<Option<SocketAddr>> {
+    let bound = SocketAddr::try_from(rustix::net::getsockname(socket)?).ok();
+    same_port(query, bound)?;
+    if !matches!(query.address_type, Some(AddressType::Udp4 | AddressType::Udp6)) {
+        sys::listen::listen(socket, query.backlog())?;
     }
-}
-
-/// Listens on what the primary has bound. Node's primary may not have been able to, and says nothing of it.
-fn listen(asked: SocketAddr, socket: &OwnedFd) -> io::Result<SocketAddr> {
-    let bound = SocketAddr::try_from(rustix::net::getsockname(socket)?)?;
-    let address = same_port(asked, bound)?;
-    sys::listen::listen(socket, 0)?;
     rustix::io::ioctl_fionbio(socket, true)?;
-    Ok(address)
+    Ok(bound)
 }
 
 /// Node: `lib/net.js`, checkBindError.
-fn same_port(asked: SocketAddr, bound: SocketAddr) -> io::Result<SocketAddr> {
-    if asked.port() == 0 || asked.port() == bound.port() {
-        Ok(bound)
-    } else {
-        Err(io::Error::from_raw_os_error(libc::EADDRINUSE))
+fn same_port(query: &Query, bound: Option<SocketAddr>) -> io::Result<()> {
+    match (query.port, bound) {
+        (Some(1..), Some(bound)) if query.port != Some(bound.port().into()) => {
+            Err(io::Error::from_raw_os_error(libc::EADDRINUSE))
+        }
+        _ => Ok(()),
     }
 }

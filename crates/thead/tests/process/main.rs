@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod command;
+mod data;
 mod hostile;
 mod kit;
 mod life;
 mod node;
+mod output;
 mod siblings;

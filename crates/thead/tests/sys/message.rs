@@ -80,7 +80,8 @@ fn as_many_descriptors_as_the_kernel_allows_come_in_one_read() {
         received,
         Received {
             bytes: 5,
-            truncated: false
+            truncated: false,
+            sender: None
         }
     );
     assert_eq!((&*buffer, sink.len()), (&b"hello"[..], MAX_DESCRIPTORS));
@@ -162,7 +163,8 @@ fn a_receiver_without_room_for_descriptors_hears_that_some_are_lost() {
         received,
         Received {
             bytes: 1,
-            truncated: true
+            truncated: true,
+            sender: None
         }
     );
     assert_eq!(sink.len(), 4);

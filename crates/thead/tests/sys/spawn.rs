@@ -174,23 +174,19 @@ fn a_child_has_the_arguments_the_environment_and_the_directory_it_was_given() {
 }
 
 #[test]
-fn listen_pid_is_the_childs_own() {
+fn a_variable_can_be_the_childs_own_pid() {
     let _census = Census::take();
     let mut spec = part("facts");
-    spec.listen_pid = true;
-    spec.env = vec![
-        ("LISTEN_PID".into(), "1".into()),
-        ("LISTEN_PIDFDID".into(), "2".into()),
-        ("Z".into(), "z".into()),
-    ];
+    spec.own_pid = vec!["LISTEN_PID", "WATCHDOG_PID"];
+    spec.env = vec![("LISTEN_PID".into(), "1".into()), ("Z".into(), "z".into())];
     let facts = facts_of(spec);
     assert_eq!(facts["env.LISTEN_PID"], facts["Pid"]);
     assert_eq!(facts["env.LISTEN_PID"], facts["pid"]);
     assert_eq!(facts["env.Z"], "z");
-    assert!(!facts.contains_key("env.LISTEN_PIDFDID"));
+    assert_eq!(facts["env.WATCHDOG_PID"], facts["pid"]);
     let (script, _, _) = output({
         let mut spec = sh("test \"$LISTEN_PID\" = $$ && echo same");
-        spec.listen_pid = true;
+        spec.own_pid = vec!["LISTEN_PID"];
         spec
     });
     assert_eq!(script, "same\n");
@@ -347,7 +343,7 @@ fn another_user_is_another_user_through_and_through() {
     spec.args = vec!["-c".into(), "cat /proc/self/status; echo env.A=$A; echo env.LD=$LD_PRELOAD; echo env.pid=$LISTEN_PID; echo env.self=$$; ls /proc/self/fd | tr '\\n' ' '".into()];
     spec.env = vec![("A".into(), "a".into()), ("LD_PRELOAD".into(), "".into())];
     spec.cwd = Some("/".into());
-    spec.listen_pid = true;
+    spec.own_pid = vec!["LISTEN_PID"];
     spec.session = Session::New;
     spec.credentials = Some(Credentials {
         uid: Some(65534),

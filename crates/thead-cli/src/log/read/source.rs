@@ -1,11 +1,12 @@
 //! The records of one service, forwards: from file to file, and on as the last one grows.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use super::super::name::Log;
+use super::super::name::{Aside, Log};
 use super::super::record::{Kind, Record, Time};
 use super::input::{Input, Lines, open_plain};
 use super::{Entry, Filter, Position};
@@ -44,6 +45,8 @@ pub(super) struct Source {
     follow: bool,
     state: State,
     position: Option<Position>,
+    /// Of files that were put aside, those that come next. Later ones are put aside later.
+    known: VecDeque<Aside>,
 }
 
 #[derive(Debug)]
@@ -83,6 +86,7 @@ impl Source {
             follow,
             state: State::Ended,
             position: None,
+            known: VecDeque::new(),
         };
         source.begin(start)?;
         Ok(source)
@@ -197,8 +201,8 @@ impl Source {
         }
         let Some(place) = place else { return Ok(()) };
         for aside in asides.iter().rev() {
-            let Some(input) = Input::open(aside)? else { continue };
             // One that cannot be read is not the one.
+            let Ok(Some(input)) = Input::open(aside) else { continue };
             if input.identify().unwrap_or(None) == Some(place.file) {
                 self.position = Some(place);
                 self.state = State::Reading(Current::aside(input, aside.time, place.offset)?);
@@ -209,23 +213,31 @@ impl Source {
     }
 
     /// The file that follows the one put aside at this time.
-    fn find_after(&self, after: Option<Time>) -> io::Result<Found> {
+    fn find_after(&mut self, after: Option<Time>) -> io::Result<Found> {
+        let follows = |aside: &Aside| after.is_none_or(|after| aside.time > after);
         loop {
-            // In this order: what is put aside in between is seen below, and it is the file that was opened.
-            let live = open_plain(&self.log.live())?;
-            let asides = self.log.asides()?;
-            let Some(next) = asides.iter().find(|aside| after.is_none_or(|after| aside.time > after)) else {
+            while self.known.front().is_some_and(|aside| !follows(aside)) {
+                self.known.pop_front();
+            }
+            if self.known.is_empty() {
+                // In this order: what is put aside in between is seen below, and it is the file that was opened.
+                let live = open_plain(&self.log.live())?;
+                let asides = self.log.asides()?;
                 let last = asides.last().map(|aside| aside.time);
-                return Ok(match live {
-                    Some((file, stat)) => Found::File(self.live(file, &stat, last, 0)?),
-                    None => Found::Nothing,
-                });
-            };
+                self.known = asides.into_iter().filter(follows).collect();
+                if self.known.is_empty() {
+                    return Ok(match live {
+                        Some((file, stat)) => Found::File(self.live(file, &stat, last, 0)?),
+                        None => Found::Nothing,
+                    });
+                }
+            }
+            let Some(next) = self.known.front() else { continue };
             match Input::open(next).and_then(|input| input.map(|input| Current::aside(input, next.time, 0)).transpose())
             {
                 Ok(Some(current)) => return Ok(Found::File(current)),
-                // Deleted or compressed just now.
-                Ok(None) => {}
+                // Deleted or compressed meanwhile, as others may be.
+                Ok(None) => self.known.clear(),
                 Err(error) => return Ok(Found::Broken(next.time, error)),
             }
         }

@@ -41,8 +41,8 @@ pub(super) struct Orders {
     /// A program that is not executable code is a script for the shell.
     pub(super) shell_runs_text: bool,
     pub(super) cwd: *const c_char,
-    /// Where to write our pid, ten digits and a NUL.
-    pub(super) pid_digits: *mut u8,
+    /// Where to write our pid, ten digits and a NUL each.
+    pub(super) pid_digits: Vec<*mut u8>,
     /// In ascending order of targets.
     pub(super) places: Vec<Place>,
     pub(super) gaps: Vec<(c_uint, c_uint)>,
@@ -166,10 +166,10 @@ fn prepare(orders: &mut Orders) -> Result<(), (Stage, c_int)> {
     if !orders.cwd.is_null() {
         call!(libc::SYS_chdir, orders.cwd).map_err(|errno| (Stage::Cwd, errno))?;
     }
-    if !orders.pid_digits.is_null() {
+    for digits in &orders.pid_digits {
         let pid = call!(libc::SYS_getpid).unwrap_or(0);
         // SAFETY: there is room for ten digits, and the NUL is there already.
-        unsafe { write_pid(orders.pid_digits, pid) };
+        unsafe { write_pid(*digits, pid) };
     }
     Ok(())
 }

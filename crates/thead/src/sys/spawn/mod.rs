@@ -110,8 +110,9 @@ pub struct SpawnSpec<'fd> {
     /// Another user. Starts through the [`helper`](crate::sys::helper) and about 1 ms later; whether it worked is in
     /// [`Spawned::report`].
     pub credentials: Option<Credentials>,
-    /// Adds `LISTEN_PID` with the child's pid, in place of any that [`env`](Self::env) has, and drops `LISTEN_PIDFDID`.
-    pub listen_pid: bool,
+    /// Variables that the child's own pid is added as, in place of any that [`env`](Self::env) has: `LISTEN_PID`,
+    /// `WATCHDOG_PID`.
+    pub own_pid: Vec<&'static str>,
 }
 
 impl SpawnSpec<'_> {
@@ -131,7 +132,7 @@ impl SpawnSpec<'_> {
             nice: None,
             umask: None,
             credentials: None,
-            listen_pid: false,
+            own_pid: Vec::new(),
         }
     }
 

@@ -54,7 +54,7 @@ impl<'fd> Plan<'fd> {
         }
         let argc = strings.starts.len();
         for (name, value) in &spec.env {
-            if spec.listen_pid && (name == "LISTEN_PID" || name == "LISTEN_PIDFDID") {
+            if spec.own_pid.iter().any(|own| name == own) {
                 continue;
             }
             strings
@@ -64,13 +64,11 @@ impl<'fd> Plan<'fd> {
                 )
                 .map_err(|error| error.with_path(name))?;
         }
-        let pid_at = match spec.listen_pid {
-            true => {
-                strings.push(Stage::Environment, &[env_prefix, b"LISTEN_PID=", PID_ROOM])?;
-                Some(strings.bytes.len() - 1 - PID_ROOM.len())
-            }
-            false => None,
-        };
+        let mut pids_at = Vec::with_capacity(spec.own_pid.len());
+        for name in &spec.own_pid {
+            strings.push(Stage::Environment, &[env_prefix, name.as_bytes(), b"=", PID_ROOM])?;
+            pids_at.push(strings.bytes.len() - 1 - PID_ROOM.len());
+        }
         let envc = strings.starts.len();
         let program: &OsStr = match spec.credentials {
             Some(_) => OsStr::new("/proc/self/exe"),
@@ -113,7 +111,7 @@ impl<'fd> Plan<'fd> {
             env: argv.wrapping_add(argc + 1),
             shell_runs_text: spec.credentials.is_none(),
             cwd: cwd_at.map_or(ptr::null(), |start| at(start).cast_const()),
-            pid_digits: pid_at.map_or(ptr::null_mut(), |start| at(start).cast()),
+            pid_digits: pids_at.into_iter().map(|start| at(start).cast()).collect(),
             gaps: gaps(&places),
             places,
             private_table: false,
