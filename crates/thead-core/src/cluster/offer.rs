@@ -127,7 +127,7 @@ impl Primary {
 
     /// A connection that somebody had and did not take is the next to be offered, if its listener still is.
     pub(super) fn give_back(&mut self, id: ListenerId, waiting: Waiting) {
-        if self.listeners.contains_key(&id) {
+        if self.listeners.contains_key(&id) && !waiting.private {
             self.park(id, waiting, VecDeque::push_front);
             self.waiting += 1;
         } else {
@@ -216,8 +216,15 @@ impl Primary {
     }
 
     pub(super) fn offer(&mut self, now: Instant, id: ListenerId, place: Place, waiting: Waiting) {
+        if self.hand(now, id, place, waiting) {
+            self.waiting -= 1;
+        }
+    }
+
+    /// Sends a connection to a worker; false if there is none in that place.
+    pub(super) fn hand(&mut self, now: Instant, id: ListenerId, place: Place, waiting: Waiting) -> bool {
         let Some(listener) = self.listeners.get(&id) else {
-            return;
+            return false;
         };
         let (conn, idle) = (waiting.conn, waiting.idle);
         let offered = self.members.update_at(place, |member| {
@@ -231,8 +238,7 @@ impl Primary {
             });
             (member.id, seq)
         });
-        let Some((worker, seq)) = offered else { return };
-        self.waiting -= 1;
+        let Some((worker, seq)) = offered else { return false };
         let message = Envelope {
             seq: Some(seq),
             message: ToWorker::NewConn {
@@ -246,6 +252,7 @@ impl Primary {
             handle: Handle::Conn(conn),
         });
         self.arm(now + self.config.late);
+        true
     }
 
     /// Asks again about what all have rejected some time ago.
