@@ -431,3 +431,94 @@ fn workers_know_their_place_and_who_knew_pm2_finds_what_it_looks_for() {
     }
     daemon.stop();
 }
+
+#[test]
+fn any_program_gets_its_sockets_and_they_outlive_it_and_its_primary() {
+    let mut daemon = Daemon::start();
+    // As a plain program does that knows nothing of thead but what systemd's interface has.
+    daemon.file(
+        "server.py",
+        "
+import os, socket
+assert os.environ['LISTEN_PID'] == str(os.getpid()), os.environ['LISTEN_PID']
+names = os.environ['LISTEN_FDNAMES'].split(':')
+assert os.environ['LISTEN_FDS'] == str(len(names)) == '2'
+http = socket.socket(fileno=3 + names.index('http'))
+print('up', flush=True)
+while True:
+    peer, _ = http.accept()
+    peer.recv(10000)
+    peer.sendall(b'HTTP/1.1 200 OK\\r\\nx-pid: %d\\r\\nconnection: close\\r\\ncontent-length: 2\\r\\n\\r\\nok' % os.getpid())
+    peer.close()
+",
+    );
+    let port = free_port();
+    let path = daemon.app().join("admin.sock");
+    let listen = json!({ "http": format!("tcp://127.0.0.1:{port}"), "admin": format!("unix://{}", path.display()) });
+    let service = json!({
+        "run": "python3 server.py", "instances": 2, "listen": listen, "ready": { "delay": "300ms" },
+        "stop": { "timeout": "2s" },
+    });
+    configure(&daemon, &json!({ "service": { "py": service } }));
+    daemon.ok(&["apply", "thead.json"]);
+    assert!(daemon.pids("py").contains(&get(port, "/").pid()));
+    let primary = |daemon: &Daemon| u32::try_from(daemon.service("py")["primary"].as_u64().unwrap()).unwrap();
+    // While nobody serves, clients wait; nobody is refused. (Who was taken by a worker that dies has lost.)
+    let served = || {
+        eventually("an answer", || match try_get(port, "/") {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                assert_ne!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+                None
+            }
+        });
+    };
+    let old = primary(&daemon);
+    kill(old, Signal::KILL);
+    served();
+    daemon.wait_for("py", "another primary", |service| {
+        service["phase"] == "ready" && service["primary"] != u64::from(old)
+    });
+    // The next daemon gets them from the primary, and they outlive that as well.
+    daemon.kill();
+    daemon.start_again();
+    daemon.phase("py", "ready");
+    get(port, "/");
+    kill(primary(&daemon), Signal::KILL);
+    served();
+    daemon.phase("py", "ready");
+    daemon.ok(&["reload", "py"]);
+    get(port, "/");
+    daemon.ok(&["stop", "py"]);
+    assert!(try_get(port, "/").is_err());
+    daemon.stop();
+}
+
+#[test]
+fn workers_that_are_too_old_are_replaced_one_by_one_and_all_by_the_calendar() {
+    let daemon = with_server();
+    let (aged, dated) = (free_port(), free_port());
+    let services = json!({
+        "aged": server(aged, json!({ "restart": { "max-age": "2s" } })),
+        "dated": server(dated, json!({ "restart": { "cron": "*/3 * * * * *" } })),
+    });
+    configure(&daemon, &json!({ "service": services }));
+    daemon.ok(&["apply", "thead.json"]);
+    for (name, port, kind) in [("aged", aged, "max_age"), ("dated", dated, "cron")] {
+        let first = daemon.pids(name);
+        eventually(&format!("all of {name} to be replaced"), || {
+            get(port, "/");
+            let now = daemon.pids(name);
+            first.iter().all(|pid| !now.contains(pid)).then_some(())
+        });
+        let events = daemon.events();
+        assert!(
+            events
+                .iter()
+                .any(|event| event["event"] == kind && event["service"] == name),
+            "{events:?}"
+        );
+        assert_eq!(daemon.service(name)["restarts"], 0);
+    }
+    daemon.stop();
+}

@@ -341,7 +341,9 @@ fn a_hundred_changes_of_scale_between_1_and_8_lose_nothing() {
 on!([node18 Node18, node22 Node22, node26 Node26]:
     new_connections_are_spread_evenly_and_cost_the_primary_nothing,
     a_killed_worker_loses_only_what_it_had_accepted,
-    what_waits_for_a_worker_that_is_told_to_leave_goes_to_others,
     twenty_changes_of_scale_lose_nothing);
-on!(nodes: connections_wait_while_no_worker_is_there, several_ports_and_port_0_are_spread_each_by_itself);
+on!(nodes:
+    what_waits_for_a_worker_that_is_told_to_leave_goes_to_others,
+    connections_wait_while_no_worker_is_there,
+    several_ports_and_port_0_are_spread_each_by_itself);
 on!([node22 Node22]: another_primary_on_the_port_is_told_that_it_is_in_use);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use conformance::{PATIENCE, Run, Runtime, client, on};
+use conformance::{PATIENCE, Run, Runtime, client, eventually, on};
 use rustix::net::{AddressFamily, SocketType};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -14,14 +14,20 @@ fn sticky(runtime: Runtime, program: &str) -> Run {
     Run::program(runtime, program).option("--schedule", "sticky").workers(4)
 }
 
-/// Who answers a client with this address.
-fn worker_of(address: Ipv4Addr, port: u16) -> u64 {
+/// A connection from this address.
+fn connect(address: Ipv4Addr, port: u16) -> TcpStream {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     rustix::net::bind(&socket, &SocketAddr::from((address, 0))).unwrap();
     rustix::net::connect(&socket, &client::local(port)).unwrap();
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    client::request(stream, "/", Instant::now()).unwrap().worker()
+    stream
+}
+
+/// Who answers a client with this address.
+fn worker_of(address: Ipv4Addr, port: u16) -> u64 {
+    let answer = client::request(connect(address, port), "/", Instant::now());
+    answer.unwrap().worker()
 }
 
 /// Who answers whom.
@@ -105,7 +111,7 @@ fn offers_in_a_dead_workers_hand_go_where_its_clients_then_belong(runtime: Runti
     let port = thead.ready(4);
     let descriptors = thead.process().descriptors();
     let before = workers(port);
-    conformance::eventually("no copy of those is kept", || {
+    eventually("no copy of those is kept", || {
         (thead.process().descriptors() <= descriptors).then_some(())
     });
     let its: Vec<_> = before
@@ -114,18 +120,36 @@ fn offers_in_a_dead_workers_hand_go_where_its_clients_then_belong(runtime: Runti
         .map(|(client, _)| *client)
         .collect();
     conformance::kill(thead.pid_of(3), Signal::STOP);
-    let waiting: Vec<_> = its
-        .iter()
-        .map(|client| *client)
-        .map(|client| (client, std::thread::spawn(move || worker_of(client, port))))
-        .collect();
-    conformance::eventually("the connections are accepted", || {
+    let ask = |client: Ipv4Addr| (client, std::thread::spawn(move || worker_of(client, port)));
+    let waiting: Vec<_> = its.iter().copied().map(ask).collect();
+    eventually("the connections are accepted", || {
         (thead.process().descriptors() >= descriptors + its.len()).then_some(())
     });
     conformance::kill(thead.pid_of(3), Signal::KILL);
     for (client, answered) in waiting {
         assert_eq!(answered.join().unwrap(), worker_of(client, port));
     }
+    thead.stop();
+}
+
+/// Those that wait for a worker need descriptors of the primary's: there are some left for others.
+fn a_crowd_that_waits_for_one_worker_leaves_room_for_the_others(runtime: Runtime) {
+    let mut thead = sticky(runtime, "http.js")
+        .under(["prlimit", "--nofile=128:128"])
+        .start();
+    let port = thead.ready(4);
+    let before = workers(port);
+    let (its, others): (Vec<_>, Vec<_>) = before.iter().partition(|(_, worker)| **worker == 1);
+    conformance::kill(thead.pid_of(1), Signal::STOP);
+    let crowd: Vec<_> = (0..200).map(|_| connect(*its[0].0, port)).collect();
+    for (client, worker) in others {
+        assert_eq!(worker_of(*client, port), *worker);
+    }
+    drop(crowd);
+    conformance::kill(thead.pid_of(1), Signal::CONT);
+    eventually("its clients have it again", || {
+        (worker_of(*its[0].0, port) == 1).then_some(())
+    });
     thead.stop();
 }
 
@@ -174,5 +198,6 @@ on!([node18 Node18, node22 Node22, node26 Node26, deno Deno]:
     offers_in_a_dead_workers_hand_go_where_its_clients_then_belong);
 on!([node18 Node18, node22 Node22, node26 Node26]:
     at_a_reload_each_client_goes_to_the_successor_of_its_worker,
+    a_crowd_that_waits_for_one_worker_leaves_room_for_the_others,
     socket_io_works_by_long_polling_and_after_an_upgrade);
 on!([node22 Node22]: socket_io_does_not_work_round_robin);

@@ -13,6 +13,7 @@ use crate::log;
 use crate::orphans::SERVICE;
 use crate::program::{Place, Program};
 use crate::role::Spec;
+use crate::sockets::Bound;
 
 /// What a command needs besides its program.
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +101,7 @@ pub(crate) fn mend_schedule(program: &mut Program, scheduling: &mut Scheduling) 
 }
 
 /// The program of a service's workers, or why there is none.
-pub(crate) fn resolve(spec: &Spec) -> Result<(Program, thead::service::Program), String> {
+pub(crate) fn resolve(spec: &Spec, sockets: &Bound) -> Result<(Program, thead::service::Program), String> {
     let config = &spec.config;
     let cwd = spec.base.join(config.cwd.as_deref().unwrap_or(Path::new("")));
     if !cwd.is_dir() {
@@ -124,6 +125,7 @@ pub(crate) fn resolve(spec: &Spec) -> Result<(Program, thead::service::Program),
         cwd: Some(&cwd),
     };
     let mut made = program_of(&mut program, wish);
+    made.listen = sockets.listen();
     for (name, value) in &config.env {
         made.command = made.command.env(name, value);
     }
@@ -149,8 +151,8 @@ pub(crate) fn resolve(spec: &Spec) -> Result<(Program, thead::service::Program),
 }
 
 /// What a primary runs, or why it cannot.
-pub(crate) fn prepare(spec: &Spec) -> Result<(Program, Options), String> {
-    let (mut program, made) = resolve(spec)?;
+pub(crate) fn prepare(spec: &Spec, sockets: &Bound) -> Result<(Program, Options), String> {
+    let (mut program, made) = resolve(spec, sockets)?;
     let mut options = Options::new(made);
     options.settings = settings_of(spec, &program);
     options.settings.life.validate().map_err(|error| error.to_string())?;

@@ -21,6 +21,7 @@ mod report;
 mod role;
 mod run;
 mod setup;
+mod sockets;
 mod text;
 mod told;
 mod verbs;

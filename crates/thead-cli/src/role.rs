@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use thead::control::{Event, Exit, Outcome, Service};
 
 use crate::config::{self, Name};
+use crate::sockets::Names;
 
 /// What a primary is to run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,10 +24,11 @@ pub(crate) struct Spec {
 /// From control to a primary.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Run this. The first order of the first control; a primary that runs already keeps what it has.
-    Begin(Box<Spec>),
-    /// Do this, and answer with [`Report::Done`].
-    Work { id: u64, work: Work },
+    /// Run this. The first order of the first control; a primary that runs already keeps what it has. With the sockets
+    /// that are named, as descriptors.
+    Begin { spec: Box<Spec>, sockets: Names },
+    /// Do this, and answer with [`Report::Done`]. With the sockets that are named, if it is a reload with a configuration.
+    Work { id: u64, work: Work, sockets: Names },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,6 +64,8 @@ pub(crate) enum Work {
 pub(crate) enum Report {
     /// How the service is now. The first report to each control, and again whenever it has changed.
     Status(Box<Status>),
+    /// The sockets that it has, as descriptors. Follows the first status to each control but the first.
+    Sockets(Names),
     /// Something happened.
     Event(Event),
     /// What became of an order.

@@ -6,6 +6,8 @@
 //! - **A connection belongs to somebody until it is surely taken.** A worker writes its answer to an offer before the
 //!   application sees the connection, so one without an answer can be given to another: when the worker ends, says no, or is
 //!   late and the offer can be taken back out of its socket. One that was answered by yes never is.
+//! - **A queue has an owner.** Where workers accept by themselves from sockets of their own ([`Scheduling::Kernel`]), the primary
+//!   accepts from those whose worker is not there, not ready or about to leave.
 //! - **Connections are accepted when somebody can take them** ([`Primary::may_accept`]). The rest waits in the kernel's backlog,
 //!   where it costs no descriptor and survives us.
 //! - **A worker that shall leave gets nothing new**, from the moment that is decided and not from when it hears of it.

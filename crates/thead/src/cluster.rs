@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use crate::channel::{Channel, Fault, Handle, Message, SendError, until};
 use crate::command::{Command, Launched, SpawnError};
+use crate::sys;
 use crate::sys::pidfd::{self, ExitStatus};
 use crate::sys::reclaim::SocketId;
 use crate::watch::{Report, Reported, watch};
@@ -173,8 +174,13 @@ pub struct Primary {
 const BATCH: usize = 64;
 
 impl Primary {
-    /// A primary without workers.
+    /// A primary without workers. Connections that wait in it take half of the files that this process may have open, at the
+    /// most, whatever [`Config::max_waiting`] says.
     pub fn new(config: Config) -> Self {
+        let config = Config {
+            max_waiting: config.max_waiting.min(sys::limit::open_files() / 2),
+            ..config
+        };
         let (sink, reports) = mpsc::unbounded_channel();
         Self {
             scheduling: config.scheduling,

@@ -11,7 +11,6 @@ mod events;
 mod group;
 mod logs;
 mod openapi;
-mod plan;
 mod registry;
 mod sample;
 mod server;

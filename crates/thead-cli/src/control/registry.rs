@@ -1,6 +1,7 @@
 //! All services of the daemon: who is meant, in which order, and what becomes of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thead::control::{Description, Order, Outcome, Outcomes, Phase, Problem, Service, Verb};
@@ -21,6 +22,8 @@ pub(crate) struct Registry {
     sampler: Mutex<Sampler>,
     /// Saving is one after the other.
     saving: tokio::sync::Mutex<Vec<Saved>>,
+    /// Everything stops, and what ran is to run again.
+    ending: AtomicBool,
 }
 
 /// A part of a service.
@@ -53,6 +56,7 @@ impl Registry {
             store,
             sampler: Mutex::default(),
             saving: tokio::sync::Mutex::new(saved.clone()),
+            ending: AtomicBool::new(false),
         });
         for saved in saved {
             registry.insert(saved);
@@ -86,6 +90,9 @@ impl Registry {
     /// Writes what should run to disk, if that is not what is there.
     pub(crate) async fn save(self: &Arc<Self>) {
         let mut last = self.saving.lock().await;
+        if self.ending.load(Ordering::Relaxed) {
+            return;
+        }
         let services: Vec<Saved> = self.saved().iter().map(|saved| (**saved).clone()).collect();
         if *last == services {
             return;
@@ -373,8 +380,9 @@ impl Registry {
 
     /// Stops everything; what ran will be started by the next daemon.
     pub(crate) async fn shut_down(self: &Arc<Self>) -> Outcomes {
+        self.save().await;
         // What is saved now stays as it is.
-        let _saving = self.saving.lock().await;
+        self.ending.store(true, Ordering::Relaxed);
         let running = |handle: &Handle| {
             let phase = handle.view.borrow().service.phase;
             !matches!(phase, Phase::Stopped | Phase::Failed)

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use thead::channel::Handle as Passed;
 use thead::control::{Exit, Outcome, Phase, Service};
 use thead::{Child, Command, ExitStatus, Link, ParentEvent, Stdio};
 use tokio::io::Interest;
@@ -20,10 +21,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
-use super::plan::Effect;
 use super::state::Saved;
 use crate::config::Name;
+use crate::config::plan::Effect;
 use crate::role::{Order, Report, Spec, Status, Work};
+use crate::sockets::{Bound, Names};
 use crate::told::event;
 
 /// What others may know of a service.
@@ -87,6 +89,7 @@ impl Handle {
             pending: HashMap::new(),
             last_id: 0,
             failures: 0,
+            sockets: Bound::default(),
         };
         tokio::spawn(care.run());
         Self { name, commands, view }
@@ -162,6 +165,8 @@ struct Care {
     pending: HashMap<u64, (Reply, Option<Box<Saved>>)>,
     last_id: u64,
     failures: u32,
+    /// Kept for as long as the service is to run.
+    sockets: Bound,
 }
 
 enum Happened {
@@ -302,7 +307,18 @@ impl Care {
         let spec = Box::new(self.spec_of(&new));
         let work = match effect {
             Effect::Nothing | Effect::Live => Work::Change { spec },
-            Effect::Reload => Work::Reload { spec: Some(spec) },
+            Effect::Reload => {
+                let owner = self.shared.owner_of(&new.config);
+                let bound = owner.and_then(|owner| {
+                    let listen = &new.config.listen;
+                    self.sockets.become_so(listen, owner.as_ref(), self.shared.umask)
+                });
+                if let Err(reason) = bound {
+                    let _ = reply.send(failed(self.name(), reason));
+                    return;
+                }
+                Work::Reload { spec: Some(spec) }
+            }
             Effect::Restart => {
                 // Another user, another way to schedule: another primary.
                 self.change(|old| *old = new);
@@ -310,7 +326,7 @@ impl Care {
                 return self.stop(false, true);
             }
         };
-        self.forward(work, Some(Box::new(new)), reply);
+        self.forward(work, Some(Box::new(new)), reply).await;
     }
 
     async fn work(&mut self, work: Work, reply: Reply) {
@@ -334,12 +350,12 @@ impl Care {
                 let instances = crate::config::Instances::new(instances as u64);
                 self.change(|saved| saved.config.instances = instances);
                 if matches!(self.run, Run::Alive(_)) {
-                    self.forward(work, None, reply);
+                    self.forward(work, None, reply).await;
                 } else {
                     let _ = reply.send(done(self.name(), "will have so many when it is started"));
                 }
             }
-            _ if matches!(self.run, Run::Alive(_)) => self.forward(work, None, reply),
+            _ if matches!(self.run, Run::Alive(_)) => self.forward(work, None, reply).await,
             _ => {
                 let text = format!("it is not running; start it: thead start {}", self.name());
                 let _ = reply.send(failed(self.name(), text));
@@ -348,11 +364,16 @@ impl Care {
     }
 
     /// Lets the primary do it. `saved` is what is in force if it succeeds.
-    fn forward(&mut self, work: Work, saved: Option<Box<Saved>>, reply: Reply) {
+    async fn forward(&mut self, work: Work, saved: Option<Box<Saved>>, reply: Reply) {
         self.last_id += 1;
         let id = self.last_id;
+        let (sockets, handles) = match &work {
+            Work::Reload { spec: Some(_) } => self.sockets.shared(),
+            _ => Default::default(),
+        };
+        let order = Order::Work { id, work, sockets };
         if let Run::Alive(Primary { link: Some(link), .. }) = &self.run
-            && link.channel().send(&Order::Work { id, work }).is_ok()
+            && send(link.channel(), &order, handles).await.is_ok()
         {
             self.pending.insert(id, (reply, saved));
         } else {
@@ -376,6 +397,7 @@ impl Care {
         let order = Order::Work {
             id: 0,
             work: Work::Stop { now },
+            sockets: Names::new(),
         };
         let told = primary.link.as_ref().map(|link| link.channel().send(&order));
         if !matches!(told, Some(Ok(()))) {
@@ -385,14 +407,15 @@ impl Care {
     }
 
     async fn hear(&mut self, heard: ParentEvent) {
-        let ParentEvent::Message { message, .. } = heard else {
-            if matches!(heard, ParentEvent::Disconnect { .. }) {
-                self.lose_link();
-            }
-            return;
+        let (message, handles) = match heard {
+            ParentEvent::Message { message, .. } => (message, Vec::new()),
+            ParentEvent::Descriptors { message, descriptors } => (message, descriptors),
+            ParentEvent::Disconnect { .. } => return self.lose_link(),
+            _ => return,
         };
         match message.parse::<Report>() {
             Ok(Report::Status(status)) => self.note(*status),
+            Ok(Report::Sockets(names)) => self.sockets = Bound::received(names, handles),
             Ok(Report::Event(event)) => self.shared.journal.tell(event),
             Ok(Report::Done { id, outcome }) => {
                 if let Some((reply, saved)) = self.pending.remove(&id) {
@@ -461,6 +484,10 @@ impl Care {
         }
         if next {
             return self.spawn().await;
+        }
+        if over || stopping {
+            // Nobody will serve who connects from here on.
+            self.sockets = Bound::default();
         }
         if over || stopping || !self.saved.running {
             let phase = if self.status.service.phase == Phase::Failed {
@@ -596,7 +623,7 @@ impl Care {
         }
     }
 
-    async fn launch(&self) -> Result<Primary, String> {
+    async fn launch(&mut self) -> Result<Primary, String> {
         let path = self.socket_path();
         let socket = |error: std::io::Error| format!("{}: {error}", path.display());
         match std::fs::remove_file(&path) {
@@ -605,6 +632,8 @@ impl Care {
         }
         let spec = self.spec_of(&self.saved);
         let owner = self.shared.owner_of(&self.saved.config)?;
+        let listen = &self.saved.config.listen;
+        self.sockets.become_so(listen, owner.as_ref(), self.shared.umask)?;
         super::dirs::private(&spec.log_dir, owner.as_ref().map(|owner| (owner.uid, owner.gid)))
             .map_err(|error| format!("{}: {error}", spec.log_dir.display()))?;
         let listener = super::dirs::bind_private(&path).map_err(socket)?;
@@ -634,9 +663,9 @@ impl Care {
             .into_std()
             .and_then(|stream| Link::over(stream.into()))
             .map_err(socket)?;
-        link.channel()
-            .send(&Order::Begin(Box::new(spec)))
-            .map_err(|error| error.to_string())?;
+        let (sockets, handles) = self.sockets.shared();
+        let spec = Box::new(spec);
+        send(link.channel(), &Order::Begin { spec, sockets }, handles).await?;
         self.shared.lock_own().push(child.id());
         let wait = child.wait();
         Ok(Primary {
@@ -688,6 +717,16 @@ impl Care {
             !same
         });
     }
+}
+
+/// Sends an order, with what belongs to it.
+async fn send(channel: &thead::channel::Channel, order: &Order, handles: Vec<Passed>) -> Result<(), String> {
+    if handles.is_empty() {
+        return channel.send(order).map_err(|error| error.to_string());
+    }
+    let sent = tokio::time::timeout(GRACE, channel.post_descriptors(order, handles)).await;
+    let sent = sent.map_err(|_| "its primary does not answer".to_owned())?;
+    sent.map(drop).map_err(|(error, _)| error.to_string())
 }
 
 /// The descriptor of a primary on which control comes.

@@ -4,12 +4,14 @@
 //! when the service does. It outlives control.
 
 mod book;
+mod clock;
 
 use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::Value;
+use thead::channel::{Handle, Message};
 use thead::control::{Event, Outcome, Phase};
 use thead::core::service::Event as Life;
 use thead::core::worker::Slot;
@@ -21,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use book::Book;
+use clock::{Clock, Due};
 
 use crate::config::Name;
 use crate::control::PRIMARY_LISTENER;
@@ -30,6 +33,7 @@ use crate::orphans;
 use crate::program::Program;
 use crate::report::{Teller, Tone};
 use crate::role::{Order, Report, Spec, Status, Work};
+use crate::sockets::Bound;
 use crate::told::{event, event as event_of};
 
 /// How long control may take to say what is to be run.
@@ -78,10 +82,10 @@ pub(crate) fn primary() -> ExitCode {
 
 async fn serve(listener: UnixListener) -> io::Result<()> {
     let late = || io::Error::new(io::ErrorKind::TimedOut, "the daemon did not say what to run");
-    let (link, spec) = tokio::time::timeout(PATIENCE, begin(&listener))
+    let (link, spec, sockets) = tokio::time::timeout(PATIENCE, begin(&listener))
         .await
         .map_err(|_| late())??;
-    let (program, mut options) = match launch::prepare(&spec) {
+    let (program, mut options) = match launch::prepare(&spec, &sockets) {
         Ok(prepared) => prepared,
         Err(reason) => return refuse(&link, &spec.name, &reason).await,
     };
@@ -95,6 +99,9 @@ async fn serve(listener: UnixListener) -> io::Result<()> {
         book: Book::new(spec.generation),
         program: program.clone(),
         works: JoinSet::new(),
+        clock: Clock::new(&spec.config.restart),
+        renewing: false,
+        sockets,
         log,
         service,
         link: Some(link),
@@ -111,16 +118,25 @@ async fn serve(listener: UnixListener) -> io::Result<()> {
 }
 
 /// The first control, and what it wants.
-async fn begin(listener: &UnixListener) -> io::Result<(Link, Box<Spec>)> {
+async fn begin(listener: &UnixListener) -> io::Result<(Link, Box<Spec>, Bound)> {
     let mut link = admit(listener).await?;
     while let Some(event) = link.next().await {
-        if let ParentEvent::Message { message, .. } = event
-            && let Ok(Order::Begin(spec)) = message.parse()
+        if let Some((message, handles)) = parts(event)
+            && let Ok(Order::Begin { spec, sockets }) = message.parse()
         {
-            return Ok((link, spec));
+            return Ok((link, spec, Bound::received(sockets, handles)));
         }
     }
     Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the daemon went away"))
+}
+
+/// A message, and the descriptors that came with it.
+fn parts(event: ParentEvent) -> Option<(Message, Vec<Handle>)> {
+    match event {
+        ParentEvent::Message { message, .. } => Some((message, Vec::new())),
+        ParentEvent::Descriptors { message, descriptors } => Some((message, descriptors)),
+        _ => None,
+    }
 }
 
 /// The next control: root, or the same user.
@@ -170,6 +186,12 @@ struct Primary {
     works: JoinSet<(u64, Result<Ended, OrderError>)>,
     /// What the workers run.
     program: Program,
+    /// What they are given to listen on.
+    sockets: Bound,
+    /// What is due by time.
+    clock: Clock,
+    /// A worker that was too old is being replaced.
+    renewing: bool,
     /// What they print, and what happens to them.
     log: Writer,
     come_back: bool,
@@ -186,6 +208,7 @@ enum Ended {
     Configured,
     Scaled(usize),
     Signalled,
+    Renewed,
 }
 
 enum Happened {
@@ -195,6 +218,7 @@ enum Happened {
     Told(Work),
     Worked(u64, Result<Ended, OrderError>),
     Log(log::Event),
+    Due,
     Child,
     Time,
 }
@@ -244,14 +268,16 @@ impl Primary {
                     // The newest control is the one.
                     self.link = Some(link?);
                     self.report();
+                    self.show_sockets();
                 }
-                Happened::Told(work) => self.work(0, work),
+                Happened::Told(work) => self.work(0, work, None),
                 Happened::Worked(id, result) => self.worked(id, result),
                 Happened::Log(said) => {
                     let bad = !matches!(said, log::Event::Recovered { .. });
                     self.tell("log", bad, said.to_string());
                 }
                 Happened::Child => self.collect(),
+                Happened::Due => self.replace_what_is_due(),
                 Happened::Time => {
                     if self.come_back {
                         self.collect();
@@ -276,6 +302,14 @@ impl Primary {
                 None => std::future::pending().await,
             }
         };
+        let looks = self.clock.is_set() && !self.renewing;
+        let due = looks.then(|| self.clock.deadline(&self.service.status())).flatten();
+        let due = async {
+            match due {
+                Some(due) => sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
         let link = &mut self.link;
         let control = async {
             match link {
@@ -291,6 +325,7 @@ impl Primary {
             said = self.log.next() => Happened::Log(said),
             Some(Ok((id, result))) = self.works.join_next() => Happened::Worked(id, result),
             () = time => Happened::Time,
+            () = due => Happened::Due,
         }
     }
 
@@ -370,27 +405,39 @@ impl Primary {
         self.send(&Report::Status(Box::new(status)));
     }
 
+    /// So that they outlive this process too.
+    fn show_sockets(&self) {
+        let (names, handles) = self.sockets.shared();
+        if let Some(link) = &self.link
+            && !handles.is_empty()
+        {
+            let channel = link.channel().clone();
+            tokio::spawn(async move { channel.post_descriptors(&Report::Sockets(names), handles).await });
+        }
+    }
+
     fn collect(&mut self) {
         let service = &self.service;
         self.come_back = !orphans::collect(|pid| service.owns(pid));
     }
 
     fn obey(&mut self, event: ParentEvent) {
-        let ParentEvent::Message { message, .. } = event else {
-            if matches!(event, ParentEvent::Disconnect { .. }) {
-                self.link = None;
-            }
-            return;
-        };
+        if matches!(event, ParentEvent::Disconnect { .. }) {
+            self.link = None;
+        }
+        let Some((message, handles)) = parts(event) else { return };
         match message.parse::<Order>() {
-            Ok(Order::Work { id, work }) => self.work(id, work),
+            Ok(Order::Work { id, work, sockets }) => {
+                let sockets = matches!(work, Work::Reload { spec: Some(_) }).then(|| Bound::received(sockets, handles));
+                self.work(id, work, sockets);
+            }
             // It runs already.
-            Ok(Order::Begin(_)) => {}
+            Ok(Order::Begin { .. }) => {}
             Err(error) => self.tell("warning", true, format!("control said something unknown: {error}")),
         }
     }
 
-    fn work(&mut self, id: u64, work: Work) {
+    fn work(&mut self, id: u64, work: Work, sockets: Option<Bound>) {
         let operator = self.service.operator();
         let slot_of = |slot: u32| Slot(slot);
         match work {
@@ -399,14 +446,14 @@ impl Primary {
             Work::Restart { slot: Some(slot) } => {
                 self.await_reply(id, Ended::Restarted, operator.restart_worker(slot_of(slot)));
             }
-            Work::Restart { slot: None } => match self.resolve(None) {
+            Work::Restart { slot: None } => match self.resolve(None, None) {
                 // Secrets are read anew, and a program is looked for anew.
                 Ok(program) => self.await_reply(id, Ended::Restarted, operator.restart(Some(program))),
                 Err(reason) => self.answer(id, false, reason, Vec::new()),
             },
             Work::Reload { spec } => {
                 let adopted = spec.is_some();
-                match self.resolve(spec) {
+                match self.resolve(spec, sockets) {
                     Ok(program) => {
                         let ended = if adopted { Ended::Changed } else { Ended::Reloaded };
                         self.await_reply(id, ended, operator.reload(Some(program)));
@@ -417,6 +464,7 @@ impl Primary {
             Work::Change { spec } => {
                 let settings = launch::settings_of(&spec, &self.program);
                 self.log.configure(launch::log_of(&spec.config.log));
+                self.clock = Clock::new(&spec.config.restart);
                 self.spec = *spec;
                 self.await_reply(id, Ended::Configured, operator.configure(settings));
             }
@@ -436,18 +484,42 @@ impl Primary {
     }
 
     /// The program of a new generation; what else is new takes effect at once.
-    fn resolve(&mut self, spec: Option<Box<Spec>>) -> Result<thead::service::Program, String> {
+    fn resolve(&mut self, spec: Option<Box<Spec>>, sockets: Option<Bound>) -> Result<thead::service::Program, String> {
         let spec = spec.map_or_else(|| self.spec.clone(), |spec| *spec);
-        let (program, made) = launch::resolve(&spec)?;
+        let (program, made) = launch::resolve(&spec, sockets.as_ref().unwrap_or(&self.sockets))?;
         let settings = launch::settings_of(&spec, &program);
         settings.life.validate().map_err(|error| error.to_string())?;
         if spec.config != self.spec.config {
             drop(self.service.operator().configure(settings));
             self.log.configure(launch::log_of(&spec.config.log));
+            self.clock = Clock::new(&spec.config.restart);
         }
         self.program = program;
         self.spec = spec;
+        self.sockets = sockets.unwrap_or_else(|| std::mem::take(&mut self.sockets));
         Ok(made)
+    }
+
+    fn replace_what_is_due(&mut self) {
+        let due = self.clock.due(&self.service.status());
+        match due {
+            None => {}
+            Some(Due::Reload) => {
+                self.tell("cron", false, "all workers are replaced, as the calendar has it".into());
+                self.work(0, Work::Reload { spec: None }, None);
+            }
+            Some(Due::Renew(slot)) => {
+                self.renewing = true;
+                let name = &self.spec.name;
+                self.tell(
+                    "max_age",
+                    false,
+                    format!("{name}/{slot} is replaced: it is older than max-age"),
+                );
+                let reply = self.service.operator().renew(slot);
+                self.await_reply(0, Ended::Renewed, reply);
+            }
+        }
     }
 
     fn await_reply(&mut self, id: u64, ended: Ended, reply: Reply) {
@@ -455,6 +527,9 @@ impl Primary {
     }
 
     fn worked(&mut self, id: u64, result: Result<Ended, OrderError>) {
+        if id == 0 {
+            self.renewing = false;
+        }
         self.dirty = true;
         // Whoever hears the answer and asks then shall see what came of it.
         self.report();
@@ -470,6 +545,7 @@ impl Primary {
                     Ended::Configured => "changed while it runs".to_owned(),
                     Ended::Scaled(1) => "1 worker".to_owned(),
                     Ended::Scaled(instances) => format!("{instances} workers"),
+                    Ended::Renewed => "replaced".to_owned(),
                     Ended::Signalled => "signal sent".to_owned(),
                 };
                 self.answer(id, true, text, Vec::new());

@@ -26,6 +26,12 @@ pub fn raise_open_files() -> io::Result<Rlimit> {
     Ok(original)
 }
 
+/// How many files this process may have open now.
+pub fn open_files() -> usize {
+    let now = getrlimit(Resource::Nofile).current;
+    now.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
 /// The limits of open files before [`raise_open_files`] changed them; `None` when it was never called.
 pub fn original_open_files() -> Option<Rlimit> {
     ORIGINAL.get().copied()
