@@ -20,6 +20,7 @@ mod command;
 pub mod control;
 mod dir;
 mod exec;
+mod inspect;
 mod link;
 pub mod notify;
 pub mod output;

@@ -302,6 +302,13 @@ pub enum Event {
         /// Node's `exitedAfterDisconnect`: whether either side had begun a voluntary leave.
         voluntary: bool,
     },
+    /// A worker took the connection that was for it alone. One that it does not take is released without a word.
+    Taken {
+        /// Who.
+        worker: WorkerId,
+        /// The one of [`Input::Private`].
+        conn: ConnId,
+    },
     /// A worker said something that cannot be; nothing was done about it.
     Ignored {
         /// Who.

@@ -9,7 +9,7 @@ use thead_wire::cluster::{Envelope, ToWorker};
 use super::listener::Listener;
 use super::member::{Doubt, Offer, Waiting};
 use super::schedule::Place;
-use super::{Action, Handle, LocalAddress, Primary, Scheduling};
+use super::{Action, Event, Handle, LocalAddress, Primary, Scheduling};
 use crate::id::{ConnId, ListenerId, WorkerId};
 
 impl Primary {
@@ -96,6 +96,10 @@ impl Primary {
             return self.ignore(worker, "an answer to no offer");
         };
         if accepted {
+            if waiting.private {
+                let conn = waiting.conn;
+                self.emit(Event::Taken { worker, conn });
+            }
             self.release(waiting.conn);
         } else {
             waiting.tried.push(worker);
@@ -276,7 +280,9 @@ impl Primary {
             return;
         }
         let members = &self.members;
-        let mut are_late = member.offers.iter().take_while(|offer| offer.since + late <= now);
+        let late_ones = member.offers.iter().take_while(|offer| offer.since + late <= now);
+        // What is for it alone has time: nobody else could have it.
+        let mut are_late = late_ones.filter(|offer| !offer.waiting.private);
         // In sticky scheduling a connection waits for its worker.
         let may_go = self.config.scheduling != Scheduling::Sticky;
         let another_has_room = may_go

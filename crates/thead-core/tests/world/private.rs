@@ -1,6 +1,6 @@
 //! Connections by which one worker is asked how it is.
 
-use thead_core::cluster::{Action, Config, Input, LeaveBy, Private, Scheduling};
+use thead_core::cluster::{Action, Config, Event, Input, LeaveBy, Private, Scheduling};
 use thead_core::id::{ConnId, ListenerId, WorkerId};
 
 use crate::kit::{Host, W1, W2, ip, ms, offers, scheduled, shared, udp};
@@ -25,9 +25,22 @@ fn a_worker_is_asked_alone_gated_or_not_and_however_much_it_has() {
         for accepted in [true, false] {
             let (conn, actions) = ask(&mut host, W2, listener);
             assert_eq!(offers(&actions), [(W2, conn)]);
-            assert_eq!(host.answer(W2, conn, accepted), [Action::Release { conn }]);
+            let taken = Action::Emit(Event::Taken { worker: W2, conn });
+            let release = Action::Release { conn };
+            let expected = if accepted { vec![taken, release] } else { vec![release] };
+            assert_eq!(host.answer(W2, conn, accepted), expected);
         }
     }
+}
+
+#[test]
+fn a_worker_that_is_late_to_take_it_is_not_asked_to_give_it_back() {
+    let mut host = Host::new(Config::default());
+    let listener = host.workers(2);
+    ask(&mut host, W1, listener);
+    let actions = host.pass(ms(10_000));
+    let is_reclaim = |action: &Action| matches!(action, Action::Reclaim { .. });
+    assert!(!actions.iter().any(is_reclaim), "{actions:?}");
 }
 
 #[test]
