@@ -82,24 +82,36 @@ pub(crate) fn is_file(path: &Path) -> bool {
     named && path.is_file()
 }
 
-/// Reads a file, whatever its format, and looks whether it can run on this machine. Without a file, that of the current
-/// directory. `environment` chooses one of the environments that a PM2 file has.
+/// What is to be read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ask<'a> {
+    /// Without a file, that of the current directory.
+    pub(crate) file: Option<&'a Path>,
+    /// Which of the environments that a PM2 file has.
+    pub(crate) environment: Option<&'a str>,
+    /// The services that matter, unless all do. What this machine lacks for others is no problem.
+    pub(crate) only: &'a [String],
+}
+
+/// Reads a file, whatever its format, and looks whether it can run on this machine.
 ///
 /// # Errors
 /// All that is wrong with it, as far as that can be told at once.
-pub(crate) fn load(path: Option<&Path>, environment: Option<&str>) -> Result<Loaded, Diagnostics> {
-    let path = match path {
+pub(crate) fn load(ask: Ask<'_>) -> Result<Loaded, Diagnostics> {
+    let path = match ask.file {
         Some(path) => path.to_owned(),
         None => find(Path::new("."))?,
     };
     let path = std::path::absolute(&path).map_err(|error| Problem::of_file(&path, error.to_string(), "name a file"))?;
     let base = path.parent().unwrap_or(Path::new("/")).to_owned();
     let source = Source::read(&path)?;
-    let mut reading = read(&source, &base, environment)?;
+    let mut reading = read(&source, &base, ask.environment)?;
     if let Some(config) = &mut reading.config {
         settle(config, &base);
         let checked = check::check(config);
-        let worth = |finding: &Finding| !reading.mended.iter().any(|mended| covers(mended, finding));
+        let worth = |finding: &Finding| {
+            is_wanted(finding, ask.only) && !reading.mended.iter().any(|mended| covers(mended, finding))
+        };
         let errors = checked
             .errors
             .into_iter()
@@ -129,6 +141,14 @@ pub(crate) fn load(path: Option<&Path>, environment: Option<&str>) -> Result<Loa
         }),
         (Some(diagnostics), _) => Err(diagnostics),
         (None, None) => Err(Problem::of_file(&path, "more is wrong than can be told", "").into()),
+    }
+}
+
+/// Whether a finding is about one of the services that were asked for, or about all of them.
+fn is_wanted(finding: &Finding, only: &[String]) -> bool {
+    match &finding.path[..] {
+        [Step::Key(table), Step::Key(name), ..] if table == "service" => only.is_empty() || only.contains(name),
+        _ => true,
     }
 }
 
@@ -250,12 +270,13 @@ fn problem(source: &Source, tree: &Tree, finding: Finding) -> Problem {
     Problem::at(source, span, finding.message, finding.mend)
 }
 
-/// What is wrong with a configuration that comes without a file, from a command line or over the control socket.
-pub(crate) fn problems(config: &Config, base: &Path) -> Vec<String> {
+/// What is wrong with a configuration that comes without a file, from a command line or over the control socket. `only` are
+/// the services that matter, unless all do.
+pub(crate) fn problems(config: &Config, base: &Path, only: &[String]) -> Vec<String> {
     let mut config = config.clone();
     settle(&mut config, base);
-    // It may be a part of what is known.
-    let elsewhere = |finding: &Finding| finding.path.contains(&Step::from("after"));
+    // What it starts after may be known from elsewhere.
+    let worth = |finding: &Finding| is_wanted(finding, only) && !finding.path.contains(&Step::from("after"));
     let told = |finding: Finding| {
         let mend = finding.mend.map(|mend| format!("; {mend}")).unwrap_or_default();
         format!("{}: {}{mend}", tree::show_path(&finding.path), finding.message)
@@ -263,7 +284,7 @@ pub(crate) fn problems(config: &Config, base: &Path) -> Vec<String> {
     check::check(&config)
         .errors
         .into_iter()
-        .filter(|finding| !elsewhere(finding))
+        .filter(worth)
         .map(told)
         .collect()
 }

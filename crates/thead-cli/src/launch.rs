@@ -1,6 +1,7 @@
 //! From what is to be run to a [`Command`], for `thead run` and for the primary of a configured service.
 
 use std::path::Path;
+use std::time::Duration;
 
 use thead::cluster::Scheduling;
 use thead::output::WhenFull;
@@ -12,6 +13,7 @@ use crate::config;
 use crate::log;
 use crate::orphans::SERVICE;
 use crate::primary::files_dir;
+use crate::probe;
 use crate::program::{Place, Program};
 use crate::role::Spec;
 use crate::sockets::Bound;
@@ -74,8 +76,13 @@ pub(crate) fn program_of(program: &mut Program, wish: Wish<'_>) -> thead::servic
         drain,
         listen: Vec::new(),
         slot_env: Vec::new(),
+        // Runtimes of scripts have their own ways, and may be asked to use this one.
+        notify: program.script.is_none(),
     }
 }
+
+/// A Node worker with the preload shows this often that it is alive, unless something else was said.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// What a service is called that was given no name.
 pub(crate) fn name_of(program: &Program) -> String {
@@ -155,6 +162,7 @@ pub(crate) fn resolve(spec: &Spec, sockets: &Bound) -> Result<(Program, thead::s
         .env(SERVICE, spec.name.as_str())
         .env(DATA_DIR, files_dir(&spec.data_dir));
     made.command = limited(made.command, &config.limit);
+    made.notify |= config.ready == config::Ready::Notify || config.live.heartbeat.is_some();
     Ok((program, made))
 }
 
@@ -162,7 +170,7 @@ pub(crate) fn resolve(spec: &Spec, sockets: &Bound) -> Result<(Program, thead::s
 pub(crate) fn prepare(spec: &Spec, sockets: &Bound) -> Result<(Program, Options), String> {
     let (mut program, made) = resolve(spec, sockets)?;
     let mut options = Options::new(made);
-    options.settings = settings_of(spec, &program);
+    options.settings = settings_of(spec, &program)?;
     options.settings.life.validate().map_err(|error| error.to_string())?;
     options.cluster.scheduling = match spec.config.schedule {
         config::Schedule::RoundRobin => Scheduling::RoundRobin,
@@ -180,13 +188,40 @@ pub(crate) fn has_channel(program: &Program, config: &config::Service) -> bool {
 }
 
 /// What can change while a service runs.
-pub(crate) fn settings_of(spec: &Spec, program: &Program) -> Settings {
+///
+/// # Errors
+/// A probe that nobody can carry out.
+pub(crate) fn settings_of(spec: &Spec, program: &Program) -> Result<Settings, String> {
     let config = &spec.config;
-    Settings {
+    let mut settings = Settings {
         life: life_of(spec, has_channel(program, config)),
         lame_duck: config.reload.lame_duck.duration(),
         stop_signal: config.stop.signal.number(),
         stop_message: config.stop.message,
+        ..Settings::default()
+    };
+    let place = probe::Place {
+        cwd: Some(spec.base.join(config.cwd.as_deref().unwrap_or(Path::new("")))),
+        env: config.env.clone().into_iter().collect(),
+    };
+    probe::apply(&mut settings, &config.ready, &config.live, place)?;
+    if config.preload && config.live.heartbeat.is_none() && program.is_node() {
+        settings.watch.heartbeat = Some(HEARTBEAT);
+    }
+    Ok(settings)
+}
+
+/// When a worker is ready; where it is asked, that says so.
+pub(crate) fn ready_of(ready: &config::Ready) -> Ready {
+    match ready {
+        config::Ready::Auto => Ready::Auto,
+        config::Ready::Listening => Ready::Listening,
+        config::Ready::Delay(span) => Ready::After(span.duration()),
+        config::Ready::Message
+        | config::Ready::Notify
+        | config::Ready::Http(_)
+        | config::Ready::Tcp(_)
+        | config::Ready::Exec(_) => Ready::Message,
     }
 }
 
@@ -201,12 +236,7 @@ fn life_of(spec: &Spec, cluster: bool) -> Life {
     };
     Life {
         instances,
-        ready: match &config.ready {
-            config::Ready::Auto => Ready::Auto,
-            config::Ready::Listening => Ready::Listening,
-            config::Ready::Delay(span) => Ready::After(span.duration()),
-            _ => Ready::Message,
-        },
+        ready: ready_of(&config.ready),
         ready_timeout: config.ready_timeout.duration(),
         restart: Restart {
             policy: match config.restart.policy {

@@ -16,6 +16,7 @@ mod logs;
 mod notify;
 mod orphans;
 mod primary;
+mod probe;
 mod program;
 mod report;
 mod role;

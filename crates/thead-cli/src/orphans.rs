@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use thead::sys::cgroup::Cgroup;
 use thead::sys::reap::{self, Peek};
 use thead::sys::stat::ProcessStat;
 
@@ -63,6 +64,32 @@ pub(crate) fn belongs_to(pid: i32, service: &str) -> bool {
     environment
         .split(|byte| *byte == 0)
         .any(|entry| entry == wanted.as_bytes())
+}
+
+/// The control group of a service's workers, by the process of its primary.
+pub(crate) fn group_name(service: &str, primary: u32) -> String {
+    format!("thead.{service}.{primary}")
+}
+
+/// Kills all that is left in a control group, and says what it was. Bounded.
+pub(crate) fn kill_in(group: &Cgroup, owns: impl Fn(u32) -> bool) -> Vec<String> {
+    let mut names = Vec::new();
+    for _ in 0..ROUNDS {
+        let left = group.processes().unwrap_or_default();
+        if left.is_empty() {
+            break;
+        }
+        for pid in left {
+            let name = format!("{} (pid {pid})", name_of(pid));
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let _ = group.kill();
+        std::thread::sleep(Duration::from_millis(5));
+        collect(&owns);
+    }
+    names
 }
 
 /// Names the service in the environment of its workers.

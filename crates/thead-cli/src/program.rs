@@ -78,6 +78,15 @@ pub(crate) struct Place<'a> {
     pub(crate) runtime: Option<&'a OsStr>,
 }
 
+impl Program {
+    /// Its workers are Node's.
+    pub(crate) fn is_node(&self) -> bool {
+        self.script
+            .as_ref()
+            .is_some_and(|script| script.runtime == Runtime::Node)
+    }
+}
+
 impl Place<'_> {
     /// Understands the words after `thead run`.
     pub(crate) fn resolve(&self, words: &[OsString]) -> Result<Program, ProgramError> {

@@ -13,15 +13,19 @@ use thead::core::id::WorkerId;
 use thead::core::service::{Event, Outcome};
 use thead::core::worker::Exit;
 use thead::output;
-use thead::service::{Backoff, Intensity, Life, Options, Policy, Ready, Service, ServiceEvent};
+use thead::service::{Backoff, Intensity, Life, Options, Policy, Service, ServiceEvent};
 use thead::wire::cluster::AddressType;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::config;
+use crate::config::address::Address;
 use crate::launch;
 use crate::log::{Settings, Writer};
 use crate::orphans;
+use crate::probe;
 use crate::program::{Place, Program};
 use crate::report::{Reporter, Style};
+use crate::sockets::Bound;
 
 /// Exit codes of `thead run`, besides those of [`crate::program::ProgramError::exit_code`].
 pub(crate) const FAILED: u8 = 1;
@@ -45,9 +49,20 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum)]
     schedule: Option<Schedule>,
 
-    /// When a worker is ready: auto (listening, if it is a server), listening, message (it sends "ready"), or a time.
+    /// When a worker is ready: auto (listening, if it is a server), listening, message (it sends "ready"), notify (it says
+    /// READY=1 to NOTIFY_SOCKET), http://HOST:PORT/PATH (answered with 2xx or 3xx), tcp://HOST:PORT (it accepts), or a time.
     #[arg(long, default_value = "auto", value_parser = ready)]
-    ready: Ready,
+    ready: config::Ready,
+
+    /// How often a worker must show that it is alive; it is replaced when it does not for two of these. Node does so by the
+    /// preload, others by WATCHDOG=1. Default: 5s for Node, none for others. 0 is none.
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    heartbeat: Option<config::Span>,
+
+    /// A socket for workers, by a name: tcp://HOST:PORT, udp://HOST:PORT or unix:///PATH. They find it as with systemd
+    /// (LISTEN_FDS); Node listens on { fd: 3 }, the next on 4. Repeat for more.
+    #[arg(long, value_name = "NAME=URL", value_parser = socket)]
+    listen: Vec<(config::Name, String)>,
 
     /// How long a worker may take to be ready.
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = time)]
@@ -176,13 +191,34 @@ fn time(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("{error}; write a number with a unit, such as 500ms or 10s"))
 }
 
-fn ready(text: &str) -> Result<Ready, String> {
+fn ready(text: &str) -> Result<config::Ready, String> {
+    use config::Ready::{Auto, Delay, Http, Listening, Message, Notify, Tcp};
     Ok(match text {
-        "auto" => Ready::Auto,
-        "listening" => Ready::Listening,
-        "message" => Ready::Message,
-        _ => Ready::After(time(text).map_err(|_| "auto, listening, message, or a time such as 2s")?),
+        "auto" => Auto,
+        "listening" => Listening,
+        "message" => Message,
+        "notify" => Notify,
+        _ if text.starts_with("http") => Http(text.to_owned()),
+        _ => match text.strip_prefix("tcp://") {
+            Some(address) => Tcp(address.to_owned()),
+            None => Delay(span(text).map_err(
+                |_| "auto, listening, message, notify, http://HOST:PORT/PATH, tcp://HOST:PORT, or a time such as 2s",
+            )?),
+        },
     })
+}
+
+fn span(text: &str) -> Result<config::Span, String> {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).map_err(|_| "too long".to_owned());
+    time(text).and_then(millis).map(config::Span::millis)
+}
+
+fn socket(text: &str) -> Result<(config::Name, String), String> {
+    let (name, url) = text
+        .split_once('=')
+        .ok_or("a name and an address, such as http=tcp://0.0.0.0:3000")?;
+    Address::parse(url)?;
+    Ok((name.parse()?, url.to_owned()))
 }
 
 fn backoff(text: &str) -> Result<(Duration, Duration), String> {
@@ -209,7 +245,8 @@ pub(crate) fn variable(text: &str) -> Result<(String, String), String> {
 /// Runs until the service is over.
 pub(crate) fn run(args: &RunArgs) -> ExitCode {
     let style = if args.json { Style::Json } else { Style::human() };
-    let (program, options, name) = match prepare(args) {
+    // Files of sockets are removed at the end.
+    let (program, options, name, _sockets) = match prepare(args) {
         Ok(prepared) => prepared,
         Err((message, code)) => {
             style.complain(&message);
@@ -243,7 +280,7 @@ pub(crate) fn run(args: &RunArgs) -> ExitCode {
 /// Low descriptors kept free for what a worker inherits: its streams and its channel.
 const SPAWN_SLOTS: usize = 8;
 
-type Prepared = (Program, Options, String);
+type Prepared = (Program, Options, String, Bound);
 
 /// Understands the command line, before anything is started.
 fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
@@ -276,6 +313,14 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
     for (name, value) in &args.env {
         made.command = made.command.env(name, value);
     }
+    made.notify |= args.ready == config::Ready::Notify || args.heartbeat.is_some();
+    let wanted = args.listen.iter().cloned().collect();
+    let mut sockets = Bound::default();
+    let umask = rustix::process::umask(rustix::fs::Mode::empty());
+    rustix::process::umask(umask);
+    let bound = sockets.become_so(&wanted, None, umask.bits());
+    bound.map_err(|error| (error, FAILED))?;
+    made.listen = sockets.listen();
     let mut options = Options::new(made);
     let channel = program.script.is_some() || args.channel;
     options.settings.lame_duck = args.lame_duck;
@@ -283,7 +328,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
         instances: args
             .instances
             .unwrap_or_else(|| if channel { thead::sys::limit::cores() } else { 1 }),
-        ready: args.ready,
+        ready: launch::ready_of(&args.ready),
         ready_timeout: args.ready_timeout,
         restart: thead::service::Restart {
             policy: match args.restart {
@@ -310,6 +355,18 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
         },
         seed: std::process::id().into(),
     };
+    let live = config::Live {
+        heartbeat: args.heartbeat,
+        ..config::Live::default()
+    };
+    let place = probe::Place {
+        cwd: args.cwd.clone(),
+        env: args.env.clone(),
+    };
+    probe::apply(&mut options.settings, &args.ready, &live, place).map_err(|error| (error, USAGE))?;
+    if args.heartbeat.is_none() && program.is_node() {
+        options.settings.watch.heartbeat = Some(launch::HEARTBEAT);
+    }
     let life = &options.settings.life;
     life.validate().map_err(|error| (error.to_string(), USAGE))?;
     options.cluster.scheduling = match args.schedule {
@@ -324,7 +381,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
     };
     launch::mend_schedule(&mut program, &mut options.cluster.scheduling);
     let name = args.name.clone().unwrap_or_else(|| launch::name_of(&program));
-    Ok((program, options, name))
+    Ok((program, options, name, sockets))
 }
 
 /// Bytes of what workers print that may wait to be printed; when they are there, the workers wait.

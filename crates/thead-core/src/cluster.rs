@@ -46,11 +46,13 @@ mod input;
 mod listener;
 mod member;
 mod offer;
+mod private;
 mod schedule;
 
 pub use bind::{BindSpec, Host};
 pub use divide::sticky_slot;
 pub use input::{Action, Config, Event, Handle, Input, LeaveBy, ListenAddress, LocalAddress, Scheduling};
+pub use private::Private;
 
 use crate::id::{ListenerId, WorkerId};
 use crate::worker::Slot;
@@ -129,6 +131,7 @@ impl Primary {
             Input::HandedBack {
                 conn, local, client, ..
             } => self.handed_back(now, conn, &local, client),
+            Input::Private { worker, listener, conn } => self.hand_private(now, worker, listener, conn),
             Input::Open { worker } => self.open(now, worker),
             Input::Leave { worker, how } => self.leave(now, worker, how),
             Input::Gone { worker } => self.gone(now, worker),

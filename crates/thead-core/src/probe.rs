@@ -217,6 +217,11 @@ impl Watch {
         self.actions.pop_front()
     }
 
+    /// How it is watched.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Whether it has ever shown that it is alive.
     pub fn has_beaten(&self) -> bool {
         self.silent.is_some()

@@ -11,15 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use thead_core::cluster::{Action, Event, Handle as Carried, Input, LeaveBy};
 use thead_core::id::{ConnId, WorkerId};
 use thead_core::worker::Slot;
 use thead_wire::HandleKind;
-use thead_wire::cluster::{AddressType, CLUSTER, Envelope, FromWorker, MAX_MESSAGE, Query, ToWorker};
+use thead_wire::cluster::{AddressType, CLUSTER, ClusterMessageError, Envelope, FromWorker, Query, ToWorker};
 use thead_wire::endpoint::ReceivedHandle;
 use thead_wire::message::BadMessage;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::channel::{Channel, Fault, Handle, Message, SendError, until};
@@ -31,8 +30,11 @@ use crate::watch::{Report, Reported, watch};
 
 mod lane;
 mod listener;
+mod preload;
+mod private;
 mod reclaim;
 
+pub use private::{PrivateConnection, PrivateError};
 pub use thead_core::cluster::{Config, ListenAddress, Scheduling};
 
 use listener::Listeners;
@@ -61,6 +63,11 @@ pub enum PrimaryEvent {
         address: ListenAddress,
         /// Why: the negative errno that it was told.
         errno: i32,
+    },
+    /// A worker's preload says that its event loop turns; see [`Primary::beat`].
+    Beat {
+        /// Who.
+        worker: WorkerId,
     },
     /// A worker's program sent a message.
     Message {
@@ -160,6 +167,8 @@ pub struct Primary {
     listeners: Listeners,
     /// Accepted and not surely taken: whoever dies meanwhile, the connection lives.
     conns: HashMap<ConnId, Handle>,
+    /// Those among them that are for one worker alone, and who waits for it to take them.
+    private: HashMap<ConnId, oneshot::Sender<()>>,
     accepted: Vec<(thead_core::id::ListenerId, OwnedFd)>,
     next_worker: u32,
     next_conn: u64,
@@ -189,6 +198,7 @@ impl Primary {
             workers: HashMap::new(),
             listeners: Listeners::default(),
             conns: HashMap::new(),
+            private: HashMap::new(),
             accepted: Vec::new(),
             next_worker: 1,
             next_conn: 0,
@@ -316,12 +326,6 @@ impl Primary {
         });
     }
 
-    /// Tells a worker with thead's preload to answer with `Connection: close` from now on, and to leave after
-    /// `lame_duck`. It still gets connections until then.
-    pub fn lame_duck(&mut self, worker: WorkerId, lame_duck: Duration) {
-        self.send_drain(worker, false, lame_duck);
-    }
-
     /// Closes all listening sockets. What was accepted is still handed to workers.
     pub fn close_listeners(&mut self) {
         // What waits in the kernel would be reset with its socket.
@@ -336,6 +340,11 @@ impl Primary {
     pub fn kill(&self, worker: WorkerId, signal: i32) -> io::Result<()> {
         let worker = self.workers.get(&worker).ok_or(rustix::io::Errno::SRCH)?;
         pidfd::send_signal(&*worker.pidfd, signal)
+    }
+
+    /// The process of a worker, by a descriptor.
+    pub(crate) fn process(&self, worker: WorkerId) -> Option<Arc<OwnedFd>> {
+        Some(self.workers.get(&worker)?.pidfd.clone())
     }
 
     /// How many connections drained workers have given back so far.
@@ -492,12 +501,7 @@ impl Primary {
                 _,
             ) if self.cannot_serve(worker, &query) => self.refuse(worker, seq, &query),
             (Ok(message), _) => self.machine.input(now(), Input::Message { worker, message }),
-            (Err(_), Some(handle)) if is_hand_back(body) => self.take_back(worker, handle.handle),
-            (Err(error), _) if memchr::memmem::find(body, CLUSTER.as_bytes()).is_some() => {
-                self.bad(worker, error, body);
-            }
-            // Of the runtime's own, and no concern of a cluster.
-            (Err(_), _) => {}
+            (Err(error), handle) => self.no_cluster_message(worker, body, handle, &error),
         }
     }
 
@@ -526,38 +530,20 @@ impl Primary {
             .push_back(PrimaryEvent::ListenFailed { worker, address, errno });
     }
 
-    /// Takes a connection that a worker gives back, if it can be one: whatever it is, another worker would get it.
-    fn take_back(&mut self, id: WorkerId, connection: Handle) {
-        let accepts = matches!(self.scheduling, Scheduling::Shared | Scheduling::Kernel);
-        let may = |worker: &&mut Worker| worker.gives_back && (accepts || worker.given > 0);
-        let Some(worker) = self.workers.get_mut(&id).filter(may) else {
-            return self.bad(id, "a connection that was not asked for", b"");
-        };
-        worker.given = worker.given.saturating_sub(1);
-        let local = match listener::address_of_connection(&connection) {
-            Ok(local) => local,
-            // The client has left meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
-            Err(error) => {
-                return self.bad(
-                    id,
-                    format_args!("no connection was given back, but something else: {error}"),
-                    b"",
-                );
-            }
-        };
-        self.handed_back += 1;
-        let client = self.client_of(&connection);
-        let conn = self.keep(connection);
-        self.machine.input(
-            now(),
-            Input::HandedBack {
-                worker: id,
-                conn,
-                local,
-                client,
-            },
-        );
+    fn no_cluster_message(
+        &mut self,
+        worker: WorkerId,
+        body: &Bytes,
+        handle: Option<ReceivedHandle<Handle>>,
+        error: &ClusterMessageError,
+    ) {
+        match (preload::Said::parse(body), handle) {
+            (Some(preload::Said::HandBack), Some(handle)) => self.take_back(worker, handle.handle),
+            (Some(preload::Said::Beat), _) => self.events.push_back(PrimaryEvent::Beat { worker }),
+            _ if memchr::memmem::find(body, CLUSTER.as_bytes()).is_some() => self.bad(worker, error, body),
+            // Of the runtime's own, and no concern of a cluster.
+            _ => {}
+        }
     }
 
     fn bad(&mut self, worker: WorkerId, reason: impl std::fmt::Display, body: &[u8]) {
@@ -603,7 +589,10 @@ impl Primary {
                         channel.abort(Some(Fault::NoAnswer(self.stuck)));
                     }
                 }
-                Action::Release { conn } => drop(self.conns.remove(&conn)),
+                Action::Release { conn } => {
+                    self.conns.remove(&conn);
+                    self.private.remove(&conn);
+                }
                 Action::Emit(event) => self.emit(event),
             }
         }
@@ -656,15 +645,13 @@ impl Primary {
         }
     }
 
-    fn send_drain(&mut self, worker: WorkerId, hand_back: bool, lame_duck: Duration) {
-        let Some(channel) = self.channel(worker) else { return };
-        let lame_duck = lame_duck.as_millis();
-        let command = format!(r#"{{"cmd":"{DRAIN}","handBack":{hand_back},"lameDuck":{lame_duck}}}"#);
-        // A channel that ended meanwhile is reported by its task.
-        let _ = channel.send_internal(command.as_bytes());
-    }
-
     fn emit(&mut self, event: Event) {
+        if let Event::Taken { conn, .. } = event
+            && let Some(taken) = self.private.remove(&conn)
+        {
+            // Whoever asked may have lost patience.
+            let _ = taken.send(());
+        }
         self.events.push_back(match event {
             Event::Online { worker } => PrimaryEvent::Online { worker },
             Event::Listening { worker, address, .. } => PrimaryEvent::Listening { worker, address },
@@ -679,20 +666,8 @@ impl Primary {
     }
 }
 
-/// Tells a worker's preload to give its connections back, or to close them, and to leave.
-const DRAIN: &str = "NODE_THEAD_DRAIN";
-/// Comes from a worker's preload with a connection.
-const HAND_BACK: &str = "NODE_THEAD_HANDBACK";
 /// Connections taken out of one queue before it is closed.
 const LAST_ACCEPTS: usize = 4096;
-
-fn is_hand_back(body: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Private<'a> {
-        cmd: &'a str,
-    }
-    body.len() <= MAX_MESSAGE && serde_json::from_slice(body).is_ok_and(|Private { cmd }| cmd == HAND_BACK)
-}
 
 fn now() -> std::time::Instant {
     Instant::now().into_std()

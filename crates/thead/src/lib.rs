@@ -22,6 +22,7 @@ pub mod control;
 pub mod data;
 mod dir;
 mod exec;
+mod inspect;
 mod link;
 pub mod notify;
 pub mod output;

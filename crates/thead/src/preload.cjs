@@ -1,7 +1,9 @@
 'use strict';
-// Lets an unmodified Node program leave without dropping a request. `thead` loads this file in front of the program,
-// `node --require preload.cjs … script`, in Node 18 to 26. It changes nothing until the primary sends
+// Lets an unmodified Node program leave without dropping a request, and shows that its event loop turns. `thead` loads this
+// file in front of the program, `node --require preload.cjs … script`, in Node 18 to 26. It changes nothing until the primary
+// sends one of
 //
+//   {"cmd":"NODE_THEAD_BEAT","every":MS}, which is answered by {"cmd":"NODE_THEAD_BEAT"} that often, or never again for 0
 //   {"cmd":"NODE_THEAD_DRAIN","handBack":BOOL,"lameDuck":MS}
 //
 // An HTTP/1.1 connection over plain TCP or a Unix socket has no state outside the kernel between two requests. So with a
@@ -27,6 +29,7 @@ function watch() {
   const { Server } = require('net');
   const { listen, close } = Server.prototype;
   const { send } = process;
+  const beat = heart(send);
   const servers = new Set(); // of WeakRef: a server that the program forgets must not live on here
   const sessions = new Set(); // open HTTP/2 sessions, which Node 18 to 22 keep no list of
   let draining = false;
@@ -57,10 +60,41 @@ function watch() {
       draining = true;
       // In a later turn: a connection accepted in this one has a resume() pending that would undo our readStop().
       setImmediate(() => drain(message, [...servers].map((ref) => ref.deref()), sessions, { close, send }));
+    } else if (message.cmd === 'NODE_THEAD_BEAT') {
+      beat(message.every);
     } else if (message.act === 'newconn' && message.idle && handle) {
       expectNextRequest(handle);
     }
   });
+}
+
+// Heartbeats. Whoever debugs the program stops it for as long as he likes: then there are none.
+function heart(send) {
+  // The program may replace them (tests of time do).
+  const { setInterval, clearInterval } = globalThis;
+  const debugs = /^--inspect(-brk|-wait)?(=|$)/;
+  if (process.execArgv.concat(process.env.NODE_OPTIONS?.split(/\s+/) ?? []).some((option) => debugs.test(option))) {
+    return () => {};
+  }
+  // A worker that hangs is asked for its stack, by SIGUSR1: not on the port that all share who do not say otherwise.
+  process.debugPort = 0;
+  let timer;
+  let written = true;
+  const done = () => { written = true; };
+
+  function show() {
+    // One at a time: should nobody read them, they do not pile up.
+    if (!written || !process.connected) return;
+    written = false;
+    Reflect.apply(send, process, [{ cmd: 'NODE_THEAD_BEAT' }, undefined, undefined, done]);
+  }
+
+  return (every) => {
+    clearInterval(timer);
+    if (!every) return;
+    timer = setInterval(show, every).unref();
+    show();
+  };
 }
 
 // A connection that its last worker gave back waits for its next request, not for its first: after keepAliveTimeout it is

@@ -4,95 +4,39 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
-use thead_core::cluster::ListenAddress;
 use thead_core::id::{Generation, Ticket, WorkerId};
-use thead_core::service::{AbortCause, Action, Answer, ConfigError, Event, Input, Order, Outcome};
-use thead_core::worker::{Exit, Slot};
-use thead_wire::endpoint::ReceivedHandle;
-use thead_wire::message::BadMessage;
+use thead_core::probe;
+use thead_core::service::{AbortCause, Action, Answer, ConfigError, Input, Order};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::channel::{Fault, Handle, Message, SendError, until};
+use crate::channel::{SendError, until};
 use crate::cluster::{Primary, PrimaryEvent};
-use crate::command::FIRST_FD;
-use crate::data;
 use crate::data::push::Pieces;
-use crate::output::{Origin, Sink, Stream, Tail};
-use crate::stdio::Stdio;
-use crate::sys::pidfd::ExitStatus;
+use crate::notify::NotifySocket;
+use crate::output::Sink;
 
+mod event;
+mod health;
 mod hot;
 mod operator;
 mod options;
 mod status;
+mod worker;
 
+pub use event::ServiceEvent;
+pub use health::{Prober, Target};
 pub use operator::{Done, Operator, OrderError, Reply};
 pub use options::{Drain, Listen, Options, Program, Settings, Sockets};
 pub use status::{ADDRESSES, Ended, SlotStatus, Status, WorkerStatus};
+pub use thead_core::probe::{Config as Watching, Live, Pace, Purpose};
 pub use thead_core::restart::{Backoff, Intensity, Policy, Restart};
 pub use thead_core::service::{Config as Life, Ready, Reload, Stop};
 
+use health::{News, next_notice};
 use operator::{Request, What};
-use status::REMEMBERED;
-
-/// Something that happened in a service.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ServiceEvent {
-    /// To a worker or to the service as a whole.
-    Life(Event),
-    /// A Node worker's runtime is up.
-    Online {
-        /// Who.
-        worker: WorkerId,
-    },
-    /// A worker listens.
-    Listening {
-        /// Who.
-        worker: WorkerId,
-        /// On what.
-        address: ListenAddress,
-    },
-    /// A worker could not listen.
-    ListenFailed {
-        /// Who.
-        worker: WorkerId,
-        /// What it asked for.
-        address: ListenAddress,
-        /// The negative errno.
-        errno: i32,
-    },
-    /// A worker's program sent a message.
-    Message {
-        /// Who.
-        worker: WorkerId,
-        /// What.
-        message: Message,
-        /// The handle that came with it.
-        handle: Option<ReceivedHandle<Handle>>,
-    },
-    /// A worker sent something that is no message.
-    BadMessage {
-        /// Who.
-        worker: WorkerId,
-        /// What is wrong with it.
-        error: BadMessage,
-    },
-    /// A worker broke the protocol and has lost its channel; it will be ended.
-    Fault {
-        /// Who.
-        worker: WorkerId,
-        /// What it did.
-        fault: Fault,
-    },
-    /// To pushed data.
-    Data(data::Event),
-    /// It is over. Nothing follows.
-    Finished(Outcome),
-}
+use worker::{Worker, exit};
 
 /// A service that runs while [`next`](Self::next) is awaited.
 ///
@@ -128,6 +72,11 @@ pub struct Service {
     last_ticket: u64,
     operator: Operator,
     requests: mpsc::Receiver<Request>,
+    /// What programs say of themselves.
+    notices: Option<NotifySocket>,
+    /// One for each probe and each stuck worker at most.
+    news: mpsc::UnboundedSender<News>,
+    heard: mpsc::UnboundedReceiver<News>,
     events: VecDeque<ServiceEvent>,
     data: Pieces,
     /// The service stops; until then workers serve on.
@@ -135,32 +84,8 @@ pub struct Service {
     finished: bool,
 }
 
-/// What is given to workers on top of the lame-duck time, so that they take what was accepted at its end.
-const LAST_OFFERS: Duration = Duration::from_millis(100);
 /// The longest message that can be `ready`, in bytes, in either serialization.
 const READY: usize = 32;
-
-/// What a supervisor tells one process by its environment: systemd's variables.
-const OUR_OWN: [&str; 7] = [
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-    "LISTEN_PID",
-    "LISTEN_PIDFDID",
-    "NOTIFY_SOCKET",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-];
-
-/// A worker whose process has not ended.
-#[derive(Debug)]
-struct Worker {
-    slot: Slot,
-    pid: u32,
-    program: Arc<Program>,
-    /// What it printed last.
-    tail: Tail,
-    listening: Vec<ListenAddress>,
-}
 
 /// An order that was not answered.
 #[derive(Debug)]
@@ -185,6 +110,7 @@ impl Service {
         } = options;
         let machine = thead_core::service::Service::new(settings.life.clone())?;
         let (operator, requests) = Operator::new();
+        let (news, heard) = mpsc::unbounded_channel();
         let first = machine.generation();
         let mut service = Self {
             settings,
@@ -198,6 +124,9 @@ impl Service {
             operator,
             requests,
             lines,
+            notices: None,
+            news,
+            heard,
             events: VecDeque::new(),
             data: Pieces::default(),
             lame_duck: None,
@@ -210,24 +139,6 @@ impl Service {
         };
         service.machine.input(now(), start);
         Ok(service)
-    }
-
-    /// From now on a generation runs this.
-    fn adopt(&mut self, generation: Generation, mut program: Program) {
-        // What this process was told by its own supervisor is not for its workers.
-        program.command = program.command.env_keep_back(&OUR_OWN);
-        if self.lines.is_some() {
-            let command = program.command.stdin(Stdio::Null);
-            program.command = command.stdout(Stdio::Pipe).stderr(Stdio::Pipe);
-        }
-        if program.command.has_channel() {
-            for (listen, number) in program.listen.iter().zip(FIRST_FD..) {
-                if let Sockets::Shared(socket) = &listen.sockets {
-                    self.primary.inherit(number, socket.clone());
-                }
-            }
-        }
-        self.programs.insert(generation, Arc::new(program));
     }
 
     /// Gives orders to this service.
@@ -299,14 +210,24 @@ impl Service {
             if self.finished {
                 return None;
             }
-            let machine = self.machine.deadline().map(Instant::from_std);
-            let deadline = [machine, self.data.deadline(), self.lame_duck]
-                .into_iter()
-                .flatten()
-                .min();
+            let deadlines = [
+                self.machine.deadline().map(Instant::from_std),
+                self.lame_duck,
+                self.data.deadline(),
+                self.watch_deadline(),
+            ];
+            let deadline = deadlines.into_iter().flatten().min();
             tokio::select! {
                 Some(request) = self.requests.recv() => self.take(request),
                 Some(event) = self.primary.next() => self.hear(event),
+                Some(news) = self.heard.recv() => self.take_news(news),
+                notice = next_notice(&mut self.notices) => match notice {
+                    Ok(datagram) => self.heed(&datagram),
+                    Err(error) => {
+                        tracing::warn!(%error, "notices are not read any more");
+                        self.notices = None;
+                    }
+                },
                 () = until(deadline) => {}
             }
             if self.lame_duck.is_some_and(|until| Instant::now() >= until) {
@@ -315,6 +236,7 @@ impl Service {
             }
             self.machine.advance(now());
             self.data.advance();
+            self.advance_watches();
         }
     }
 
@@ -331,6 +253,7 @@ impl Service {
                 // The machine refuses such a life, and then nothing changes.
                 if life.validate().is_ok() {
                     self.settings = *settings;
+                    self.watch_anew();
                 }
                 (Order::Configure(Box::new(life)), None)
             }
@@ -433,6 +356,7 @@ impl Service {
             }
             // A service has no use for them.
             PrimaryEvent::Descriptors { .. } => return,
+            PrimaryEvent::Beat { worker } => return self.watch(worker, probe::Input::Beat),
             PrimaryEvent::BadMessage { worker, error } => {
                 return self.events.push_back(ServiceEvent::BadMessage { worker, error });
             }
@@ -471,10 +395,11 @@ impl Service {
                 Action::Open { worker } => self.primary.open(worker),
                 Action::Drain { worker, successor } => self.drain(worker, successor),
                 Action::Terminate { worker } => self.end(worker, self.settings.stop_signal),
-                Action::Abort { worker } => self.end(worker, libc::SIGABRT),
+                Action::Abort { worker } => self.abort(worker),
                 Action::Kill { worker } => self.end(worker, libc::SIGKILL),
                 Action::Answer { ticket, answer } => self.answer(ticket, answer),
                 Action::Emit(event) => {
+                    self.watch_event(&event);
                     self.remember(&event);
                     self.events.push_back(ServiceEvent::Life(event));
                 }
@@ -490,160 +415,6 @@ impl Service {
                 }
             }
         }
-    }
-
-    fn spawn(&mut self, worker: WorkerId, slot: Slot, generation: Generation, gated: bool) {
-        let input = match self.try_spawn(worker, slot, generation, gated) {
-            Ok((pid, channel)) => Input::Started { worker, pid, channel },
-            Err(reason) => Input::SpawnFailed { worker, reason },
-        };
-        self.machine.input(now(), input);
-    }
-
-    fn try_spawn(
-        &mut self,
-        worker: WorkerId,
-        slot: Slot,
-        generation: Generation,
-        gated: bool,
-    ) -> Result<(u32, bool), String> {
-        let program = self
-            .programs
-            .get(&generation)
-            .ok_or("its program is not known")?
-            .clone();
-        let channel = program.command.has_channel();
-        let mut command = program.command_for(slot);
-        if !channel {
-            command = self.with_data(command);
-        }
-        let forked = self.primary.fork_as(worker, Some(slot), &command, gated);
-        let forked = forked.map_err(|error| reason_of(&error))?;
-        let mut tail = Tail::default();
-        if let Some(lines) = &self.lines {
-            for (stream, pipe) in [(Stream::Stdout, forked.stdout), (Stream::Stderr, forked.stderr)] {
-                let Some(pipe) = pipe else { continue };
-                let from = Origin {
-                    worker,
-                    slot,
-                    pid: forked.pid,
-                    stream,
-                };
-                match tail.capture(from, pipe, lines.clone()) {
-                    Ok(capture) => drop(tokio::spawn(capture)),
-                    // Closed at once, so that the worker is not held up.
-                    Err(error) => tracing::warn!(%worker, %error, "what a worker prints is not read"),
-                }
-            }
-        }
-        // The first that it is sent: nothing else has had its channel yet.
-        self.data.join(worker, self.primary.channel(worker).cloned());
-        let pid = forked.pid;
-        let listening = Vec::new();
-        self.workers.insert(
-            worker,
-            Worker {
-                slot,
-                pid,
-                program,
-                tail,
-                listening,
-            },
-        );
-        Ok((pid, channel))
-    }
-
-    /// Keeps what may be asked about one that has ended.
-    fn remember(&mut self, event: &Event) {
-        let Event::Exited {
-            worker: id,
-            slot,
-            generation,
-            status,
-            expected,
-            failure,
-            uptime,
-        } = event
-        else {
-            return;
-        };
-        let Some(worker) = self.workers.remove(id) else { return };
-        self.ended.push_front(Ended {
-            worker: *id,
-            slot: *slot,
-            generation: *generation,
-            pid: worker.pid,
-            at: SystemTime::now(),
-            status: *status,
-            expected: *expected,
-            failure: failure.clone(),
-            uptime: *uptime,
-            last_lines: worker.tail.last_lines(),
-        });
-        if self.ended.len() > REMEMBERED {
-            let asked_for = self.ended.iter().rposition(|ended| ended.expected);
-            self.ended.remove(asked_for.unwrap_or(REMEMBERED));
-        }
-    }
-
-    fn drain(&mut self, worker: WorkerId, successor: bool) {
-        let Some(drain) = self.workers.get(&worker).map(|worker| worker.program.drain) else {
-            return;
-        };
-        let lame_duck = self.settings.lame_duck;
-        if self.settings.stop_message
-            && let Some(channel) = self.primary.channel(worker)
-        {
-            // One whose channel has ended hears the rest of it.
-            let _ = channel.send("shutdown");
-        }
-        match (drain, successor) {
-            // The signal is all that can be said to it: what it has to finish, it finishes until it is killed.
-            (Drain::Signal, _) => self.machine.input(now(), Input::Drained { worker }),
-            (Drain::HandBack, true) => self.primary.hand_back(worker, lame_duck),
-            (Drain::Disconnect, true) => self.primary.disconnect(worker),
-            (Drain::HandBack, false) => {
-                self.primary.lame_duck(worker, lame_duck + LAST_OFFERS);
-                self.lame_duck.get_or_insert_with(|| Instant::now() + lame_duck);
-            }
-            // Nothing tells such a worker's clients to leave, so there is nothing to wait for.
-            (Drain::Disconnect, false) => self.lame_duck = Some(Instant::now()),
-        }
-    }
-
-    /// The end of the lame-duck time.
-    fn close(&mut self) {
-        self.primary.close_listeners();
-        for (id, worker) in &self.workers {
-            if worker.program.drain == Drain::Disconnect {
-                self.primary.disconnect(*id);
-            }
-        }
-    }
-
-    /// It gets nothing new, and a signal.
-    fn end(&mut self, worker: WorkerId, signal: i32) {
-        self.primary.retire(worker);
-        self.kill(worker, signal);
-    }
-
-    fn kill(&self, worker: WorkerId, signal: i32) {
-        // One that has just ended cannot be told anything; its exit is on its way.
-        let _ = self.primary.kill(worker, signal);
-    }
-}
-
-fn exit(status: ExitStatus) -> Exit {
-    match status {
-        ExitStatus::Code(code) => Exit::Code(code),
-        ExitStatus::Signal { signal, core } => Exit::Signal { signal, core },
-    }
-}
-
-fn reason_of(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
     }
 }
 

@@ -26,7 +26,10 @@ pub(crate) fn text(directory: &Path) -> Result<String, Diagnostics> {
         }
     }
     if let Ok(file) = super::find(directory) {
-        let loaded = super::load(Some(&file), None)?;
+        let loaded = super::load(super::Ask {
+            file: Some(&file),
+            ..super::Ask::default()
+        })?;
         let name = file.file_name().unwrap_or_default().display().to_string();
         let head = format!("# From {name}. Look at it with `thead check`, put it in force with `thead apply`.\n\n");
         return Ok(head + &super::write::toml(&loaded.config, &loaded.base, &BTreeMap::new()));
@@ -36,7 +39,7 @@ pub(crate) fn text(directory: &Path) -> Result<String, Diagnostics> {
         None => (name_of(directory), None),
     };
     let run = run.as_deref();
-    let mut text = SAMPLE.replace("NAME", name.as_str());
+    let mut text = SAMPLE.replace("service.NAME", &format!("service.{name}"));
     text = text.replace("RUN", run.unwrap_or("node server.js"));
     if run.is_none() {
         // Nothing here looks like a server: all of it is an example.

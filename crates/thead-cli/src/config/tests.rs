@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::model::{Data, Form, Ready};
 use super::value::{ByteSize, Instances, Signal, Span};
-use super::{Diagnostics, Loaded, load};
+use super::{Ask, Diagnostics, Loaded, load};
 
 mod g5;
 mod pm2;
@@ -33,7 +33,10 @@ pub(in crate::config) fn directory() -> tempfile::TempDir {
 
 pub(in crate::config) fn load_text(dir: &Path, file: &str, text: impl AsRef<[u8]>) -> Result<Loaded, Diagnostics> {
     fs::write(dir.join(file), text).unwrap();
-    load(Some(&dir.join(file)), None)
+    load(Ask {
+        file: Some(&dir.join(file)),
+        ..Ask::default()
+    })
 }
 
 /// Everything that a configuration can say, in each format.

@@ -9,7 +9,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use super::write::is_secret;
-use super::{Diagnostics, Loaded, Problem};
+use super::{Ask, Diagnostics, Loaded, Problem};
 use crate::run::USAGE;
 
 #[derive(Debug, Parser)]
@@ -22,6 +22,10 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "NAME")]
     env: Option<String>,
 
+    /// Of this machine, only what these services need.
+    #[arg(long, value_name = "SERVICE")]
+    only: Vec<String>,
+
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -29,7 +33,11 @@ pub(crate) struct CheckArgs {
 
 /// `thead check`
 pub(crate) fn check(args: &CheckArgs) -> ExitCode {
-    let loaded = super::load(args.file.as_deref(), args.env.as_deref());
+    let loaded = super::load(Ask {
+        file: args.file.as_deref(),
+        environment: args.env.as_deref(),
+        only: &args.only,
+    });
     if args.json {
         let answer = match &loaded {
             Ok(Loaded {
@@ -172,7 +180,11 @@ pub(crate) struct ImportArgs {
 pub(crate) fn import(args: &ImportArgs) -> ExitCode {
     let loaded = match args.from.as_str() {
         "pm2" => super::load_dump(&args.dump.clone().unwrap_or_else(saved)),
-        file => super::load(Some(Path::new(file)), args.env.as_deref()),
+        file => super::load(Ask {
+            file: Some(Path::new(file)),
+            environment: args.env.as_deref(),
+            ..Ask::default()
+        }),
     };
     let mut loaded = match loaded {
         Ok(loaded) => loaded,

@@ -86,7 +86,7 @@ impl Registry {
         let config: Config =
             serde_json::from_value(apply.config.clone()).map_err(|error| invalid(error.to_string()))?;
         // Whoever wrote it was told already, with line and column; what comes by other ways is looked at here.
-        if let Some(first) = config::problems(&config, std::path::Path::new(&apply.base)).first() {
+        if let Some(first) = config::problems(&config, std::path::Path::new(&apply.base), &apply.only).first() {
             return Err(invalid(first.clone()));
         }
         if config.service.is_empty() {

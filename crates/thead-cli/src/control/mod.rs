@@ -27,6 +27,7 @@ pub(crate) use daemon::{DaemonArgs, daemon};
 pub(crate) use dirs::passable;
 use events::Journal;
 pub(crate) use service::PRIMARY_LISTENER;
+use thead::sys::cgroup::Cgroup;
 use thead::sys::user::{self, User};
 use tokio::sync::Notify;
 
@@ -135,14 +136,20 @@ impl Shared {
     }
 
     /// Kills and collects what a primary that has ended left behind; their names.
-    fn collect_left(&self, service: &config::Name, status: &Status) -> Vec<String> {
+    fn collect_left(&self, service: &config::Name, primary: u32, status: &Status) -> Vec<String> {
         let groups: Vec<_> = status.service.workers.iter().filter_map(|worker| worker.pid).collect();
-        crate::orphans::kill_of(
+        let name = crate::orphans::group_name(service.as_str(), primary);
+        let mut left = match Cgroup::find(&name) {
+            Ok(Some(group)) => crate::orphans::kill_in(&group, |pid| self.is_own(pid)),
+            Ok(None) | Err(_) => Vec::new(),
+        };
+        left.extend(crate::orphans::kill_of(
             |pid| self.is_own(pid),
             |orphan| {
                 groups.contains(&orphan.group.unsigned_abs())
                     || crate::orphans::belongs_to(orphan.pid, service.as_str())
             },
-        )
+        ));
+        left
     }
 }

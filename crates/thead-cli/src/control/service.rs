@@ -149,7 +149,7 @@ enum Run {
         after: Vec<(Name, watch::Receiver<View>)>,
         ready: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     },
-    Alive(Primary),
+    Alive(Box<Primary>),
     /// The primary died.
     Backoff {
         until: Instant,
@@ -392,7 +392,8 @@ impl Care {
             _ => Default::default(),
         };
         let order = Order::Work { id, work, sockets };
-        if let Run::Alive(Primary { link: Some(link), .. }) = &self.run
+        if let Run::Alive(primary) = &self.run
+            && let Some(link) = &primary.link
             && send(link.channel(), &order, handles).await.is_ok()
         {
             self.pending.insert(id, (reply, saved));
@@ -403,31 +404,21 @@ impl Care {
 
     fn ask(&mut self, ask: Ask, answer: oneshot::Sender<Answer>) {
         let name = self.saved.name.clone();
-        let refusal = match &self.run {
-            Run::Alive(Primary { link: Some(link), .. }) => {
-                self.last_id += 1;
-                let id = self.last_id;
-                if link.channel().send(&Order::Data { id, ask }).is_ok() {
-                    self.asked.insert(id, answer);
-                    return;
-                }
-                problem(
-                    "busy",
-                    format!("the primary of {name} does not answer; try again"),
-                    None,
-                )
-            }
-            Run::Alive(_) => problem(
-                "busy",
-                format!("the primary of {name} does not answer; try again"),
-                None,
-            ),
-            _ => {
-                let hint = format!("start it: thead start {name}");
-                problem("stopped", format!("{name} is not running"), Some(&hint))
-            }
+        let Run::Alive(primary) = &self.run else {
+            let hint = format!("start it: thead start {name}");
+            let refusal = problem("stopped", format!("{name} is not running"), Some(&hint));
+            let _ = answer.send(Err(refusal));
+            return;
         };
-        let _ = answer.send(Err(refusal));
+        self.last_id += 1;
+        let id = self.last_id;
+        let told = primary.link.as_ref().map(|link| link.channel().send(&Order::Data { id, ask }));
+        if matches!(told, Some(Ok(()))) {
+            self.asked.insert(id, answer);
+        } else {
+            let refusal = problem("busy", format!("the primary of {name} does not answer; try again"), None);
+            let _ = answer.send(Err(refusal));
+        }
     }
 
     fn stop(&mut self, now: bool, next: bool) {
@@ -519,10 +510,10 @@ impl Care {
         };
         let lived = primary.since.elapsed();
         self.shared.lock_own().retain(|pid| *pid != primary.pid);
-        let Primary { next, stopping, .. } = primary;
+        let Primary { next, stopping, .. } = *primary;
         // Whoever connects to it now would wait for nobody.
         let _ = std::fs::remove_file(self.socket_path());
-        let left = self.shared.collect_left(self.name(), &self.status);
+        let left = self.shared.collect_left(self.name(), primary.pid, &self.status);
         for name in &left {
             self.tell(
                 "warning",
@@ -640,7 +631,7 @@ impl Care {
             }
             None
         });
-        self.run = Run::Alive(Primary {
+        self.run = Run::Alive(Box::new(Primary {
             pid,
             since: Instant::now(),
             exit,
@@ -649,7 +640,7 @@ impl Care {
             deadline: None,
             stopping: false,
             next: false,
-        });
+        }));
         self.note(*status);
         self.tell("adopted", false, format!("found running, primary {pid}"));
     }
@@ -670,7 +661,7 @@ impl Care {
         match self.launch().await {
             Ok(primary) => {
                 self.status.service.phase = Phase::Starting;
-                self.run = Run::Alive(primary);
+                self.run = Run::Alive(Box::new(primary));
             }
             Err(reason) => {
                 self.tell("failed", true, format!("cannot be started: {reason}"));

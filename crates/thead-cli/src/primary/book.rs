@@ -80,6 +80,7 @@ impl Book {
             phase: phase_name(of.phase).to_owned(),
             generation: generation(of.generation),
             since: of.started.map(millis),
+            status: of.note.clone(),
             restarts: seen
                 .slots
                 .get(of.slot.0 as usize)
@@ -151,6 +152,7 @@ fn exit(ended: &Ended) -> Exit {
         cause,
         uptime_ms: u64::try_from(ended.uptime.as_millis()).unwrap_or(u64::MAX),
         last_lines: ended.last_lines.clone(),
+        stack: ended.stack.clone(),
     }
 }
 

@@ -71,7 +71,7 @@ pub(crate) fn primary() -> ExitCode {
         runtime.block_on(async {
             let listener = std::os::unix::net::UnixListener::from(listener);
             listener.set_nonblocking(true)?;
-            serve(UnixListener::from_std(listener)?).await
+            Box::pin(serve(UnixListener::from_std(listener)?)).await
         })
     });
     match done {
@@ -523,7 +523,10 @@ impl Primary {
                 }
             }
             Work::Change { spec } => {
-                let settings = launch::settings_of(&spec, &self.program);
+                let settings = match launch::settings_of(&spec, &self.program) {
+                    Ok(settings) => settings,
+                    Err(reason) => return self.answer(id, false, reason, Vec::new()),
+                };
                 self.log.configure(launch::log_of(&spec.config.log));
                 self.clock = Clock::new(&spec.config.restart);
                 self.spec = *spec;
@@ -550,7 +553,7 @@ impl Primary {
     fn resolve(&mut self, spec: Option<Box<Spec>>, sockets: Option<Bound>) -> Result<thead::service::Program, String> {
         let spec = spec.map_or_else(|| self.spec.clone(), |spec| *spec);
         let (program, made) = launch::resolve(&spec, sockets.as_ref().unwrap_or(&self.sockets))?;
-        let settings = launch::settings_of(&spec, &program);
+        let settings = launch::settings_of(&spec, &program)?;
         settings.life.validate().map_err(|error| error.to_string())?;
         if spec.config != self.spec.config {
             drop(self.service.operator().configure(settings));

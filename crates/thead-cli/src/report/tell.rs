@@ -4,8 +4,10 @@ use serde_json::{Value, json};
 use thead::core::id::WorkerId;
 use thead::core::service::Outcome;
 use thead::service::{Service, ServiceEvent};
+use thead::wire::notify::Notice;
 
 use super::printer::Tone;
+use crate::text::{plain, quote};
 
 /// Puts events into words: tone, text, kind and numbers. A text may be empty where the numbers say all.
 pub(crate) struct Teller<'a> {
@@ -65,6 +67,21 @@ impl Teller<'_> {
                 "fault",
                 json!({ "worker": worker.0, "message": fault.to_string() }),
             ),
+            ServiceEvent::ProbeFailed { worker, reason } => {
+                let details = json!({ "worker": worker.0, "reason": reason });
+                let text = format!("worker {worker} was asked how it is: {}", plain(reason.as_bytes()));
+                (self.say)(Tone::Plain, text, "probe_failed", details);
+            }
+            ServiceEvent::Stack { worker, frames } => {
+                let text = format!("worker {worker} was at{}", quote(frames));
+                (self.say)(
+                    Tone::Bad,
+                    text,
+                    "stack",
+                    json!({ "worker": worker.0, "frames": frames }),
+                );
+            }
+            ServiceEvent::Notice { worker, notice } => self.notice(*worker, notice),
             ServiceEvent::Finished(outcome) => {
                 let (text, outcome) = match outcome {
                     Outcome::Stopped => ("stopped", "stopped"),
@@ -80,6 +97,31 @@ impl Teller<'_> {
             }
             _ => {}
         }
+    }
+
+    fn notice(&self, worker: WorkerId, notice: &Notice) {
+        let (tone, text, what) = match notice {
+            Notice::Reloading => (Tone::Plain, "reloads by itself".to_owned(), json!("reloading")),
+            Notice::Stopping => (Tone::Plain, "is about to end".into(), json!("stopping")),
+            Notice::Status(status) => (
+                Tone::Plain,
+                format!("says: {}", plain(status.as_bytes())),
+                json!({ "status": status }),
+            ),
+            Notice::MainPid(pid) => (
+                Tone::Plain,
+                format!("names process {pid} as its main one"),
+                json!({ "main_pid": pid }),
+            ),
+            Notice::StoreDescriptors => (
+                Tone::Bad,
+                "wants descriptors to be kept (FDSTORE): thead keeps none".into(),
+                json!("fdstore"),
+            ),
+            _ => return,
+        };
+        let details = json!({ "worker": worker.0, "notice": what });
+        (self.say)(tone, format!("worker {worker} {text}"), "notice", details);
     }
 }
 

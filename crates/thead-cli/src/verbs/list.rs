@@ -251,6 +251,12 @@ fn explain(description: &Description) -> io::Result<()> {
             for exit in &unexpected {
                 writeln!(out, "  {}", exit_line(exit))?;
             }
+            if !last.stack.is_empty() {
+                writeln!(out, "\nWhere the last of them was:")?;
+                for frame in &last.stack {
+                    writeln!(out, "  | {}", plain(frame.as_bytes()))?;
+                }
+            }
             if !last.last_lines.is_empty() {
                 writeln!(out, "\nWhat the last of them said:")?;
                 for line in &last.last_lines {

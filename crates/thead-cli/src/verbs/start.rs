@@ -74,7 +74,12 @@ pub(crate) struct ApplyArgs {
 }
 
 pub(crate) fn apply(args: &ApplyArgs, plan: bool) -> ExitCode {
-    let wish = match read(args.file.as_deref(), args.env.as_deref(), args.json) {
+    let ask = config::Ask {
+        file: args.file.as_deref(),
+        environment: args.env.as_deref(),
+        only: &args.only,
+    };
+    let wish = match read(ask, args.json) {
         Ok(wish) => wish,
         Err(code) => return code,
     };
@@ -137,7 +142,12 @@ fn start_file<'a>(file: &Path, only: &[String], env: impl Iterator<Item = &'a St
             return ExitCode::from(USAGE);
         }
     };
-    match read(Some(file), environment, json) {
+    let ask = config::Ask {
+        file: Some(file),
+        environment,
+        only,
+    };
+    match read(ask, json) {
         Ok(wish) => {
             let wish = Apply {
                 only: only.to_vec(),
@@ -178,8 +188,8 @@ fn start_known(args: &StartArgs) -> Option<ExitCode> {
     })
 }
 
-fn read(file: Option<&Path>, environment: Option<&str>, json: bool) -> Result<Apply, ExitCode> {
-    let loaded = config::load(file, environment).map_err(|problems| problems.report(json))?;
+fn read(ask: config::Ask<'_>, json: bool) -> Result<Apply, ExitCode> {
+    let loaded = config::load(ask).map_err(|problems| problems.report(json))?;
     config::verb::tell_notes(&loaded);
     Ok(Apply {
         config: serde_json::to_value(&loaded.config).unwrap_or_default(),

@@ -132,6 +132,16 @@ pub enum Input {
         /// As in [`Input::Accepted`].
         client: Option<IpAddr>,
     },
+    /// Somebody wants to ask this worker alone how it is: it gets the connection, gated or not, and nobody else ever does. It is
+    /// released when the worker has answered, or will not.
+    Private {
+        /// Who.
+        worker: WorkerId,
+        /// Where it will seem to have come in; see [`private`](super::Primary::private).
+        listener: ListenerId,
+        /// A number never used before.
+        conn: ConnId,
+    },
     /// The worker is proven ready: offers may begin. Nothing happens if it was open.
     Open {
         /// Which.
@@ -291,6 +301,13 @@ pub enum Event {
         worker: WorkerId,
         /// Node's `exitedAfterDisconnect`: whether either side had begun a voluntary leave.
         voluntary: bool,
+    },
+    /// A worker took the connection that was for it alone. One that it does not take is released without a word.
+    Taken {
+        /// Who.
+        worker: WorkerId,
+        /// The one of [`Input::Private`].
+        conn: ConnId,
     },
     /// A worker said something that cannot be; nothing was done about it.
     Ignored {

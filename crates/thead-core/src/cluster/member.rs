@@ -72,6 +72,8 @@ pub(super) struct Waiting {
     pub(super) tried: Vec<WorkerId>,
     /// All of them have; from then on they are asked again.
     pub(super) retry: Option<Instant>,
+    /// It is for one worker, and for nobody else.
+    pub(super) private: bool,
 }
 
 impl Waiting {
@@ -82,6 +84,7 @@ impl Waiting {
             idle: false,
             tried: Vec::new(),
             retry: None,
+            private: false,
         }
     }
 }

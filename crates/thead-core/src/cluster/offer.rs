@@ -9,7 +9,7 @@ use thead_wire::cluster::{Envelope, ToWorker};
 use super::listener::Listener;
 use super::member::{Doubt, Offer, Waiting};
 use super::schedule::Place;
-use super::{Action, Handle, LocalAddress, Primary, Scheduling};
+use super::{Action, Event, Handle, LocalAddress, Primary, Scheduling};
 use crate::id::{ConnId, ListenerId, WorkerId};
 
 impl Primary {
@@ -96,6 +96,10 @@ impl Primary {
             return self.ignore(worker, "an answer to no offer");
         };
         if accepted {
+            if waiting.private {
+                let conn = waiting.conn;
+                self.emit(Event::Taken { worker, conn });
+            }
             self.release(waiting.conn);
         } else {
             waiting.tried.push(worker);
@@ -127,7 +131,7 @@ impl Primary {
 
     /// A connection that somebody had and did not take is the next to be offered, if its listener still is.
     pub(super) fn give_back(&mut self, id: ListenerId, waiting: Waiting) {
-        if self.listeners.contains_key(&id) {
+        if self.listeners.contains_key(&id) && !waiting.private {
             self.park(id, waiting, VecDeque::push_front);
             self.waiting += 1;
         } else {
@@ -216,8 +220,15 @@ impl Primary {
     }
 
     pub(super) fn offer(&mut self, now: Instant, id: ListenerId, place: Place, waiting: Waiting) {
+        if self.hand(now, id, place, waiting) {
+            self.waiting -= 1;
+        }
+    }
+
+    /// Sends a connection to a worker; false if there is none in that place.
+    pub(super) fn hand(&mut self, now: Instant, id: ListenerId, place: Place, waiting: Waiting) -> bool {
         let Some(listener) = self.listeners.get(&id) else {
-            return;
+            return false;
         };
         let (conn, idle) = (waiting.conn, waiting.idle);
         let offered = self.members.update_at(place, |member| {
@@ -231,8 +242,7 @@ impl Primary {
             });
             (member.id, seq)
         });
-        let Some((worker, seq)) = offered else { return };
-        self.waiting -= 1;
+        let Some((worker, seq)) = offered else { return false };
         let message = Envelope {
             seq: Some(seq),
             message: ToWorker::NewConn {
@@ -246,6 +256,7 @@ impl Primary {
             handle: Handle::Conn(conn),
         });
         self.arm(now + self.config.late);
+        true
     }
 
     /// Asks again about what all have rejected some time ago.
@@ -269,7 +280,9 @@ impl Primary {
             return;
         }
         let members = &self.members;
-        let mut are_late = member.offers.iter().take_while(|offer| offer.since + late <= now);
+        let late_ones = member.offers.iter().take_while(|offer| offer.since + late <= now);
+        // What is for it alone has time: nobody else could have it.
+        let mut are_late = late_ones.filter(|offer| !offer.waiting.private);
         // In sticky scheduling a connection waits for its worker.
         let may_go = self.config.scheduling != Scheduling::Sticky;
         let another_has_room = may_go

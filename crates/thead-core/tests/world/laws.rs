@@ -105,6 +105,8 @@ pub(crate) struct Conn {
     pub(crate) listener: Option<ListenerId>,
     client: Option<IpAddr>,
     tried: BTreeMap<WorkerId, Instant>,
+    /// Who alone may have it.
+    private: Option<WorkerId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,6 +215,10 @@ impl Laws {
                 let known = self.listeners.contains_key(listener) || self.closed.contains(listener);
                 self.arrived(*conn, known.then_some(*listener), *client);
             }
+            Input::Private { worker, listener, conn } => {
+                self.arrived(*conn, Some(*listener), None);
+                self.conns.get_mut(conn).unwrap().private = Some(*worker);
+            }
             // Which listener it goes to is seen when it is offered.
             Input::HandedBack { conn, client, .. } => self.arrived(*conn, None, *client),
             Input::Open { worker } => {
@@ -268,6 +274,7 @@ impl Laws {
                 listener,
                 client: client.filter(|_| self.config.scheduling == Scheduling::Sticky),
                 tried: BTreeMap::new(),
+                private: None,
             },
         );
         assert!(conn.is_none(), "a connection has a new number");
@@ -381,7 +388,7 @@ impl Laws {
                 let closing = |listener: ListenerId| self.closed.contains(&listener);
                 let full = self.waiting() > self.config.max_waiting;
                 let conn = self.conns.remove(id).unwrap_or_else(|| panic!("{id} is not ours"));
-                let may_be_lost = full || conn.listener.is_none_or(closing);
+                let may_be_lost = full || conn.listener.is_none_or(closing) || conn.private.is_some();
                 match conn.place {
                     Place::Taken => {}
                     Place::Waiting => assert!(may_be_lost, "{id} could still be taken: {conn:?}"),
@@ -488,9 +495,12 @@ impl Laws {
             panic!("an offer of nothing to {id}")
         };
         let worker = &self.workers[&id];
-        assert!(worker.open, "{id} is gated");
+        let private = self.conns[&conn_id].private;
+        assert!(private.is_none_or(|only| only == id), "{conn_id} is not for {id}");
+        assert!(worker.open || private.is_some(), "{id} is gated");
         assert!(!worker.leaves(), "{id} leaves");
-        assert!(worker.offers.len() < self.config.window, "{id} has enough to answer");
+        let has_room = worker.offers.len() < self.config.window;
+        assert!(has_room || private.is_some(), "{id} has enough to answer");
         let listener = *worker
             .keys
             .get(key)
@@ -502,6 +512,7 @@ impl Laws {
             "{conn_id} came in elsewhere"
         );
         let again = conn.tried.contains_key(&id);
+        assert!(!again || private.is_none(), "{conn_id} is offered once");
         if again {
             for (other, _) in self.candidates(listener) {
                 let tried = conn
@@ -598,7 +609,7 @@ impl Laws {
             );
             let room = candidates(*id)
                 .iter()
-                .map(|(_, offers)| self.config.window - offers)
+                .map(|(_, offers)| self.config.window.saturating_sub(*offers))
                 .sum();
             assert!(may_accept <= room, "{id} may accept {may_accept} for {room}");
             let idle = candidates(*id).iter().filter(|(_, offers)| *offers == 0).count();

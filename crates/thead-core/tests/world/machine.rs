@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thead_core::cluster::{Action, BindSpec, Config, Handle, Input, LeaveBy, LocalAddress, Scheduling};
+use thead_core::cluster::{Action, BindSpec, Config, Handle, Input, LeaveBy, LocalAddress, Private, Scheduling};
 use thead_core::id::{ConnId, LaneId, ListenerId, WorkerId};
 use thead_core::worker::Slot;
 use thead_wire::cluster::{Envelope, FromWorker, Query, ToWorker};
@@ -193,6 +193,8 @@ impl Machine {
         }
         while let Some((worker, conns)) = self.reclaiming.pop() {
             self.input(Input::Reclaimed { worker, conns });
+            // One that was for this worker alone is gone, and leaves room.
+            self.accept();
         }
         while let Some(worker) = self.expelled.pop() {
             self.kill(worker);
@@ -247,6 +249,16 @@ impl Machine {
             }
         }
         self.accept();
+    }
+
+    /// Whoever watches it wants to know how it is.
+    pub(crate) fn ask_privately(&mut self, worker: WorkerId) {
+        if let Private::At(listener) = self.host.primary.private(worker, 0) {
+            let conn = self.host.conn();
+            let nowhere = LocalAddress::Ip(([192, 0, 2, 1], 1).into());
+            self.origin.insert(conn, (nowhere, [192, 0, 2, 2].into()));
+            self.input(Input::Private { worker, listener, conn });
+        }
     }
 
     pub(crate) fn spawn(&mut self, gated: bool) -> WorkerId {
@@ -522,7 +534,8 @@ impl Machine {
                 self.finish_bind(false);
             }
             for worker in self.processes.keys().copied().collect::<Vec<_>>() {
-                self.run(worker, 100);
+                // More than all clients that ever came.
+                self.run(worker, 1_000);
                 self.read(worker);
             }
             self.pass(ms(50));

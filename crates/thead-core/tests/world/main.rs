@@ -9,5 +9,6 @@ mod leaving;
 mod listeners;
 mod machine;
 mod offers;
+mod private;
 mod seeds;
 mod traces;

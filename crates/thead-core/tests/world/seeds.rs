@@ -76,6 +76,7 @@ fn step(machine: &mut Machine, trouble: u64, crowd: usize) {
         }
         (14..16, _) => machine.finish_bind(true),
         (16, Some(worker)) => machine.input(Input::Open { worker }),
+        (17, Some(worker)) if machine.dice.chance(30) => machine.ask_privately(worker),
         (17, _) => {
             let most = if machine.dice.chance(5) { 3_000 } else { 30 };
             let time = machine.dice.roll(most);

@@ -9,6 +9,7 @@ use thead_core::cluster::Input;
 use thead_core::id::{ConnId, WorkerId};
 
 use super::{Primary, now};
+use crate::channel::Handle;
 use crate::sys;
 
 impl Primary {
@@ -25,8 +26,12 @@ impl Primary {
         if bytes.is_empty() {
             return;
         }
-        // Handles that the host program sent are no offers: they go to this worker again.
-        let Some(handles) = channel.take_back(&bytes, |handle| self.conn_of(handle).is_some()) else {
+        // Handles that the host program sent are no offers, and some are for this worker alone: they go to this worker again.
+        let is_anybodys = |handle: &Handle| {
+            self.conn_of(handle)
+                .is_some_and(|conn| !self.private.contains_key(&conn))
+        };
+        let Some(handles) = channel.take_back(&bytes, is_anybodys) else {
             // The worker has half of a frame and we have the other: it cannot be mended.
             return channel.abort(None);
         };

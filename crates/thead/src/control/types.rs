@@ -185,6 +185,9 @@ pub struct Exit {
     pub uptime_ms: u64,
     /// What it printed last.
     pub last_lines: Vec<String>,
+    /// What it was doing when it was found stuck, innermost first: `function (file:line:column)`. Of Node workers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stack: Vec<String>,
 }
 
 /// Everything about a service. `GET /v1/services/{name}`

@@ -1,10 +1,12 @@
 //! What a service is made of, and how it is run.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use thead_core::probe;
 use thead_core::worker::Slot;
 
-use super::Life;
+use super::{Life, Prober};
 use crate::channel::Handle;
 use crate::command::Command;
 use crate::output::Sink;
@@ -32,6 +34,8 @@ pub struct Program {
     pub listen: Vec<Listen>,
     /// Variables that tell a worker its place: each has this number with that of the slot added.
     pub slot_env: Vec<(String, i64)>,
+    /// They get a `NOTIFY_SOCKET`, as from systemd. `READY=1` is as good as the message `ready`, `WATCHDOG=1` is a heartbeat.
+    pub notify: bool,
 }
 
 impl Program {
@@ -42,6 +46,7 @@ impl Program {
             drain: Drain::default(),
             listen: Vec::new(),
             slot_env: Vec::new(),
+            notify: false,
         }
     }
 
@@ -103,6 +108,16 @@ pub struct Settings {
     pub stop_signal: i32,
     /// Workers with a channel are told to leave by the message `shutdown` as well, as PM2 does (`shutdown_with_message`).
     pub stop_message: bool,
+    /// Whether workers are ready and alive. Heartbeats are sent by Node workers with thead's preload, and by programs that
+    /// were given a `NOTIFY_SOCKET` while this had a heartbeat: they learn of it when they are started.
+    ///
+    /// Where probes say when a worker is ready, set [`Ready::Message`](super::Ready::Message).
+    pub watch: probe::Config,
+    /// Carries the probes of [`watch`](Self::watch) out. Without it there are none.
+    pub prober: Option<Arc<dyn Prober>>,
+    /// Before a Node worker that is stuck is ended it is asked what it is doing. For that its inspector opens for up to a
+    /// second, on a port of 127.0.0.1 that any user of this machine may connect to. Default true.
+    pub stacks: bool,
 }
 
 impl Default for Settings {
@@ -112,6 +127,9 @@ impl Default for Settings {
             lame_duck: Duration::from_secs(1),
             stop_signal: libc::SIGTERM,
             stop_message: false,
+            watch: probe::Config::default(),
+            prober: None,
+            stacks: true,
         }
     }
 }

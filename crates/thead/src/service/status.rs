@@ -60,6 +60,12 @@ pub struct WorkerStatus {
     pub started: Option<SystemTime>,
     /// How long ago, by a clock that nobody sets.
     pub uptime: Duration,
+    /// What it says of itself (`STATUS=`).
+    pub note: Option<String>,
+    /// Another process of it that matters, by its own word (`MAINPID=`).
+    pub main: Option<u32>,
+    /// What its last probe said, if that failed.
+    pub trouble: Option<String>,
     /// What it said to listen on, the first [`ADDRESSES`].
     pub listening: Vec<ListenAddress>,
 }
@@ -90,6 +96,8 @@ pub struct Ended {
     pub uptime: Duration,
     /// What it printed last, oldest first.
     pub last_lines: Vec<String>,
+    /// What it was doing when it was found stuck, innermost first; of Node workers with the preload.
+    pub stack: Vec<String>,
 }
 
 /// Workers that have ended and are remembered. Those that failed outlast those that were told to leave.
@@ -104,7 +112,7 @@ impl Service {
                 .started
                 .map(|started| now.saturating_duration_since(started))
                 .unwrap_or_default();
-            let listening = self.workers.get(&view.worker).map(|worker| worker.listening.clone());
+            let worker = self.workers.get(&view.worker);
             WorkerStatus {
                 worker: view.worker,
                 slot: view.slot,
@@ -113,7 +121,10 @@ impl Service {
                 phase: view.phase,
                 started: view.started.and_then(|_| wall.checked_sub(uptime)),
                 uptime,
-                listening: listening.unwrap_or_default(),
+                note: worker.and_then(|worker| worker.note.clone()),
+                main: worker.and_then(|worker| worker.main.as_ref()).map(|(pid, _)| *pid),
+                trouble: worker.and_then(|worker| worker.trouble.clone()),
+                listening: worker.map(|worker| worker.listening.clone()).unwrap_or_default(),
             }
         });
         let slots = self.machine.slots().zip(0..).map(|(holder, number)| SlotStatus {

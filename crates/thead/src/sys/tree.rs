@@ -27,6 +27,9 @@ struct Found {
     still: bool,
 }
 
+/// How far up a process's ancestors are looked at.
+const ANCESTORS: usize = 64;
+
 /// Scans until nothing new is found, at most.
 const SCANS: usize = 100;
 
@@ -124,6 +127,25 @@ impl Tree {
         let of_group = matches!(self.session, Session::New | Session::NewGroup) && sample.group == self.pid;
         pids.contains(&sample.parent) || of_session || of_group
     }
+}
+
+/// Whether a process is `root`, or was started by it as far as that can be known: one of its descendants, or of the group or
+/// session that it leads.
+pub fn belongs(pid: i32, root: i32) -> bool {
+    let mut pid = pid;
+    for _ in 0..ANCESTORS {
+        if pid == root {
+            return true;
+        }
+        let Ok(sample) = ProcessStat::open(pid).and_then(|stat| stat.sample()) else {
+            return false;
+        };
+        if sample.group == root || sample.session == root {
+            return true;
+        }
+        pid = sample.parent;
+    }
+    false
 }
 
 /// The process, unless another one has its pid by now.

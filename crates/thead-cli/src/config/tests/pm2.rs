@@ -3,7 +3,7 @@
 use super::{directory, load_text};
 use crate::config::model::{Policy, Ready, Service};
 use crate::config::value::{ByteSize, Instances, Span};
-use crate::config::{Loaded, load};
+use crate::config::{Ask, Loaded, load};
 
 fn loaded(text: &str) -> Loaded {
     let dir = directory();
@@ -148,7 +148,14 @@ fn an_environment_is_chosen_by_name() {
     let text = "{ apps: [{ name: 'a', script: './app', append_env_to_name: true, env: { A: 1, B: 1, C: 1 }, env_live: { B: 2 } }],
         deploy: { live: { env: { C: 0, D: 0 } } } }";
     std::fs::write(dir.path().join("ecosystem.json"), text).unwrap();
-    let with = |environment| load(Some(&dir.path().join("ecosystem.json")), environment).unwrap();
+    let with = |environment| {
+        load(Ask {
+            file: Some(&dir.path().join("ecosystem.json")),
+            environment,
+            only: &[],
+        })
+        .unwrap()
+    };
     let live = with(Some("live"));
     let env: Vec<_> = live.config.service["a-live"]
         .env
@@ -338,5 +345,36 @@ fn g5_an_ecosystem_with_a_wrong_type_anywhere_is_a_located_error_or_is_read() {
             );
             super::g5::located(dir.path(), "ecosystem.json", text.as_bytes());
         }
+    }
+}
+
+#[test]
+fn every_key_of_pm2_is_mapped_or_noted_and_never_unknown() {
+    // `lib/API/schema.json` of PM2 7.0.3, and the aliases there.
+    let keys = "script exec cmd command name name_prefix filter_env namespace install_url cwd args exec_interpreter interpreter \
+        node_args interpreterArgs interpreter_args out_file out output out_log error_file error err err_file err_log log_file \
+        log disable_logs log_type log_date_format time env env_live max_memory_restart pid_file pid restart_delay \
+        exp_backoff_restart_delay source_map_support disable_source_map_support wait_ready instances kill_timeout \
+        shutdown_with_message listen_timeout cron_restart cron merge_logs combine_logs vizion autostart autorestart \
+        stop_exit_codes watch_delay watch ignore_watch watch_options min_uptime max_restarts execute_command exec_mode force \
+        append_env_to_name post_update trace disable_trace v8 event_loop_inspector deep_monitoring increment_var instance_var \
+        pmx automation treekill port username uid user gid windowsHide kill_retry_time write io maxMemoryRestart execMode";
+    let dir = directory();
+    for key in keys.split_whitespace() {
+        let text = format!("[{{ name: 'a', script: './app', '{key}': 'x' }}]").replacen(
+            "name: 'a', script: './app', 'name'",
+            "script: './app', 'name'",
+            1,
+        );
+        let text = if key == "script" {
+            "[{ script: 'x' }]".to_owned()
+        } else {
+            text
+        };
+        let said = match load_text(dir.path(), "ecosystem.json", &text) {
+            Ok(loaded) => loaded.notes.iter().map(ToString::to_string).collect::<String>(),
+            Err(error) => error.to_string(),
+        };
+        assert!(!said.contains("is none of PM2's keys"), "{key}: {said}");
     }
 }

@@ -371,9 +371,15 @@ fn files() {
     wrong("thead.toml", b"# a\na = \"\xff\"", (2, 6), "the byte 0xff is not UTF-8");
     wrong("thead.ini", b"", (1, 1), "of no format that thead reads");
     wrong("thead.toml", &vec![b'#'; (4 << 20) + 1], (1, 1), "larger than 4 MiB");
-    let error = super::super::load(Some(dir.path()), None).unwrap_err();
+    let load = |file| {
+        crate::config::load(crate::config::Ask {
+            file: Some(file),
+            ..Default::default()
+        })
+    };
+    let error = load(dir.path()).unwrap_err();
     assert!(error.to_string().contains("directory"), "{error}");
-    let error = super::super::load(Some(&dir.path().join("gone.toml")), None).unwrap_err();
+    let error = load(&dir.path().join("gone.toml")).unwrap_err();
     assert!(
         error
             .to_string()
@@ -389,4 +395,27 @@ fn what_is_shown_cannot_steer_a_terminal() {
     for shown in [error.to_string(), error.render(false)] {
         assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
     }
+}
+
+#[test]
+fn what_others_lack_is_no_problem_of_those_that_are_asked_for() {
+    let dir = directory();
+    std::fs::write(
+        dir.path().join("thead.toml"),
+        "[service.a]\nrun = './gone'\n[service.b]\nrun = './app'\nafter = ['c']\n",
+    )
+    .unwrap();
+    let load = |only: &[&str]| {
+        let only: Vec<_> = only.iter().map(|name| (*name).to_owned()).collect();
+        let file = dir.path().join("thead.toml");
+        crate::config::load(crate::config::Ask {
+            file: Some(&file),
+            only: &only,
+            ..Default::default()
+        })
+        .map_err(|error| error.problems().len())
+        .map(|_| ())
+    };
+    assert_eq!(load(&[]), Err(2));
+    assert_eq!(load(&["b"]), Err(1));
 }
