@@ -412,11 +412,18 @@ impl Care {
         };
         self.last_id += 1;
         let id = self.last_id;
-        let told = primary.link.as_ref().map(|link| link.channel().send(&Order::Data { id, ask }));
+        let told = primary
+            .link
+            .as_ref()
+            .map(|link| link.channel().send(&Order::Data { id, ask }));
         if matches!(told, Some(Ok(()))) {
             self.asked.insert(id, answer);
         } else {
-            let refusal = problem("busy", format!("the primary of {name} does not answer; try again"), None);
+            let refusal = problem(
+                "busy",
+                format!("the primary of {name} does not answer; try again"),
+                None,
+            );
             let _ = answer.send(Err(refusal));
         }
     }
