@@ -16,6 +16,7 @@ use thead::control::{Event, Outcome, Phase};
 use thead::core::service::Event as Life;
 use thead::core::worker::Slot;
 use thead::service::{OrderError, Reply, Service, ServiceEvent};
+use thead::sys::cgroup::Cgroup;
 use thead::{Link, ParentEvent};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -91,6 +92,8 @@ async fn serve(listener: UnixListener) -> io::Result<()> {
     };
     let log = Writer::open(&spec.log_dir, spec.name.as_str(), launch::log_of(&spec.config.log))?;
     options.lines = Some(log.sink());
+    let group = Cgroup::create(&orphans::group_name(spec.name.as_str(), std::process::id())).unwrap_or_default();
+    options.program.command = grouped(options.program.command, group.as_ref());
     let service = match Service::start(options) {
         Ok(service) => service,
         Err(error) => return refuse(&link, &spec.name, &error.to_string()).await,
@@ -102,6 +105,7 @@ async fn serve(listener: UnixListener) -> io::Result<()> {
         clock: Clock::new(&spec.config.restart),
         renewing: false,
         sockets,
+        group,
         log,
         service,
         link: Some(link),
@@ -115,6 +119,13 @@ async fn serve(listener: UnixListener) -> io::Result<()> {
         primary.tell("note", false, note.clone());
     }
     primary.run().await
+}
+
+fn grouped(command: thead::Command, group: Option<&Cgroup>) -> thead::Command {
+    match group {
+        Some(group) => command.cgroup(group.dir()),
+        None => command,
+    }
 }
 
 /// The first control, and what it wants.
@@ -188,6 +199,8 @@ struct Primary {
     program: Program,
     /// What they are given to listen on.
     sockets: Bound,
+    /// Where they are, so that nothing of theirs gets away. `None` where no group can be had.
+    group: Option<Cgroup>,
     /// What is due by time.
     clock: Clock,
     /// A worker that was too old is being replaced.
@@ -489,7 +502,8 @@ impl Primary {
     /// The program of a new generation; what else is new takes effect at once.
     fn resolve(&mut self, spec: Option<Box<Spec>>, sockets: Option<Bound>) -> Result<thead::service::Program, String> {
         let spec = spec.map_or_else(|| self.spec.clone(), |spec| *spec);
-        let (program, made) = launch::resolve(&spec, sockets.as_ref().unwrap_or(&self.sockets))?;
+        let (program, mut made) = launch::resolve(&spec, sockets.as_ref().unwrap_or(&self.sockets))?;
+        made.command = grouped(made.command, self.group.as_ref());
         let settings = launch::settings_of(&spec, &program)?;
         settings.life.validate().map_err(|error| error.to_string())?;
         if spec.config != self.spec.config {
@@ -576,7 +590,12 @@ impl Primary {
     async fn end(mut self) {
         let mut status = self.status();
         status.over = true;
-        for name in orphans::kill_all() {
+        let mut left = match &self.group {
+            Some(group) => orphans::kill_in(group, |_| false),
+            None => Vec::new(),
+        };
+        left.extend(orphans::kill_all());
+        for name in left {
             self.tell(
                 "warning",
                 true,
