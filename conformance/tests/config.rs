@@ -376,3 +376,28 @@ fn g5_a_configuration_that_is_wrong_touches_nothing_that_runs() {
     assert!(get(port, "/").body.contains("pid"));
     daemon.stop();
 }
+
+#[test]
+fn an_app_of_pm2_gets_the_environment_of_the_daemon_but_not_what_is_said_to_the_daemon() {
+    let said_to_it = [
+        ("FROM_THE_SHELL", "yes"),
+        ("WATCHDOG_USEC", "60000000"),
+        ("LISTEN_FDNAMES", "x"),
+    ];
+    let daemon = Daemon::start_with(&said_to_it);
+    let port = free_port();
+    daemon.file(
+        "server.js",
+        "const text = JSON.stringify(process.env);
+         require('http').createServer((request, response) => response.end(text)).listen(process.env.PORT, '127.0.0.1');",
+    );
+    daemon.file("process.json", &format!("[{{ script: './server.js', port: {port} }}]"));
+    daemon.ok(&["start", "process.json"]);
+    let env = get(port, "/").json();
+    assert_eq!(env["FROM_THE_SHELL"], "yes");
+    assert_eq!(
+        (&env["WATCHDOG_USEC"], &env["LISTEN_FDNAMES"], &env["THEAD_HOME"]),
+        (&Value::Null, &Value::Null, &Value::Null)
+    );
+    daemon.stop();
+}

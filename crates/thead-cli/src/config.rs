@@ -24,6 +24,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use check::is_ours;
 pub(crate) use hint::nearest;
 pub(crate) use model::*;
 pub(crate) use problem::{Diagnostics, Problem};

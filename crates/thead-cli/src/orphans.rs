@@ -44,6 +44,20 @@ pub(crate) fn group_name(service: &str, primary: u32) -> String {
     format!("thead.{service}.{primary}")
 }
 
+/// Kills what is left in control groups of a service whose primaries are gone, with nobody to see it; says what it was.
+pub(crate) fn kill_in_old(service: &str, owns: impl Fn(u32) -> bool) -> Vec<String> {
+    let mut names = Vec::new();
+    for (pid, group) in Cgroup::of_prefix(&format!("thead.{service}.")).unwrap_or_default() {
+        match pid.parse::<i32>() {
+            // Another daemon may have a service of the same name.
+            Ok(pid) if ProcessStat::open(pid).is_ok() => group.keep(),
+            Ok(_) => names.extend(kill_in(&group, &owns)),
+            Err(_) => group.keep(),
+        }
+    }
+    names
+}
+
 /// Kills all that is left in a control group, and says what it was. Bounded.
 pub(crate) fn kill_in(group: &Cgroup, owns: impl Fn(u32) -> bool) -> Vec<String> {
     let mut names = Vec::new();

@@ -17,6 +17,8 @@ mod order;
 mod program;
 mod variable;
 
+pub(crate) use variable::is_ours;
+
 /// What was found.
 #[derive(Debug, Default)]
 pub(crate) struct Checked {

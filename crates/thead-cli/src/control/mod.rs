@@ -117,10 +117,13 @@ impl Shared {
             None => name == pattern,
         };
         let passed = |name: &OsString| {
-            name.to_str().is_some_and(|name| match &config.pass_env {
+            let matches = |name: &str| match &config.pass_env {
                 Some(patterns) => patterns.iter().any(|pattern| passes(name, pattern)),
                 None => PASSED.iter().any(|pattern| passes(name, pattern)),
-            })
+            };
+            // What the daemon's own supervisor says to it is for nobody else, whatever the pattern.
+            name.to_str()
+                .is_some_and(|name| matches(name) && !config::is_ours(name))
         };
         let mut environment: BTreeMap<_, _> = std::env::vars_os().filter(|(name, _)| passed(name)).collect();
         if let Ok(Some(owner)) = self.owner_of(config) {

@@ -198,8 +198,16 @@ enum Happened {
 
 impl Care {
     async fn run(mut self) {
-        if self.saved.running {
-            self.find().await;
+        self.find().await;
+        if matches!(self.run, Run::Idle) {
+            let own = |pid| self.shared.is_own(pid);
+            for name in crate::orphans::kill_in_old(self.name().as_str(), own) {
+                self.tell(
+                    "warning",
+                    true,
+                    format!("killed {name}, which an earlier primary had left behind"),
+                );
+            }
         }
         self.publish();
         loop {

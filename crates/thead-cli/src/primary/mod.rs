@@ -17,6 +17,7 @@ use thead::control::{Event, Outcome, Phase};
 use thead::core::service::Event as Life;
 use thead::core::worker::Slot;
 use thead::service::{OrderError, Reply, Service, ServiceEvent};
+use thead::sys::cgroup::Cgroup;
 use thead::{Link, ParentEvent};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -103,6 +104,8 @@ async fn serve(listener: UnixListener) -> io::Result<()> {
             return refuse(&link, &spec.name, &reason).await;
         }
     };
+    let group = Cgroup::create(&orphans::group_name(spec.name.as_str(), std::process::id())).unwrap_or_default();
+    options.program.command = grouped(options.program.command, group.as_ref());
     let mut service = match Service::start(options) {
         Ok(service) => service,
         Err(error) => return refuse(&link, &spec.name, &error.to_string()).await,
@@ -115,6 +118,7 @@ async fn serve(listener: UnixListener) -> io::Result<()> {
         clock: Clock::new(&spec.config.restart),
         renewing: false,
         sockets,
+        group,
         log,
         hot,
         service,
@@ -129,6 +133,13 @@ async fn serve(listener: UnixListener) -> io::Result<()> {
         primary.tell("note", false, note.clone());
     }
     primary.run().await
+}
+
+fn grouped(command: thead::Command, group: Option<&Cgroup>) -> thead::Command {
+    match group {
+        Some(group) => command.cgroup(group.dir()),
+        None => command,
+    }
 }
 
 /// The first control, and what it wants.
@@ -202,6 +213,8 @@ struct Primary {
     program: Program,
     /// What they are given to listen on.
     sockets: Bound,
+    /// Where they are, so that nothing of theirs gets away. `None` where no group can be had.
+    group: Option<Cgroup>,
     /// What is due by time.
     clock: Clock,
     /// A worker that was too old is being replaced.
@@ -552,7 +565,8 @@ impl Primary {
     /// The program of a new generation; what else is new takes effect at once.
     fn resolve(&mut self, spec: Option<Box<Spec>>, sockets: Option<Bound>) -> Result<thead::service::Program, String> {
         let spec = spec.map_or_else(|| self.spec.clone(), |spec| *spec);
-        let (program, made) = launch::resolve(&spec, sockets.as_ref().unwrap_or(&self.sockets))?;
+        let (program, mut made) = launch::resolve(&spec, sockets.as_ref().unwrap_or(&self.sockets))?;
+        made.command = grouped(made.command, self.group.as_ref());
         let settings = launch::settings_of(&spec, &program)?;
         settings.life.validate().map_err(|error| error.to_string())?;
         if spec.config != self.spec.config {
@@ -641,7 +655,12 @@ impl Primary {
     async fn end(mut self) {
         let mut status = self.status();
         status.over = true;
-        for name in orphans::kill_all() {
+        let mut left = match &self.group {
+            Some(group) => orphans::kill_in(group, |_| false),
+            None => Vec::new(),
+        };
+        left.extend(orphans::kill_all());
+        for name in left {
             self.tell(
                 "warning",
                 true,

@@ -34,7 +34,7 @@ impl Cgroup {
         }
     }
 
-    /// One of this name that somebody else has made, and left.
+    /// One of this name that somebody else has made and left.
     ///
     /// # Errors
     /// Of the file system.
@@ -43,9 +43,30 @@ impl Cgroup {
         Ok(dir.map(|dir| Cgroup { dir }))
     }
 
+    /// All beside it whose name begins so, with the rest of their names.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn of_prefix(prefix: &str) -> io::Result<Vec<(String, Cgroup)>> {
+        let Some(own) = own_group()? else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for entry in fs::read_dir(own)? {
+            let entry = entry?;
+            if let Some(rest) = entry.file_name().to_str().and_then(|name| name.strip_prefix(prefix)) {
+                found.push((rest.to_owned(), Cgroup { dir: entry.path() }));
+            }
+        }
+        Ok(found)
+    }
+
     /// Its directory: for [`Command::cgroup`](crate::Command::cgroup).
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// It is somebody else's: it stays when this is dropped.
+    pub fn keep(mut self) {
+        self.dir.clear();
     }
 
     /// Who is in it.
@@ -78,8 +99,10 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // Somebody is in it, or it is gone: neither can be helped here.
-        let _ = fs::remove_dir(&self.dir);
+        if !self.dir.as_os_str().is_empty() {
+            // Somebody is in it, or it is gone: neither can be helped here.
+            let _ = fs::remove_dir(&self.dir);
+        }
     }
 }
 

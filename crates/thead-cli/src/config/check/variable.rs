@@ -6,7 +6,7 @@ use crate::config::tree::Step;
 use crate::config::typed::Finding;
 
 /// What thead itself tells workers by variables, or what would undo it.
-const OURS: [&str; 9] = [
+const OURS: [&str; 11] = [
     "NODE_CHANNEL_FD",
     "NODE_CHANNEL_SERIALIZATION_MODE",
     "NODE_UNIQUE_ID",
@@ -16,7 +16,14 @@ const OURS: [&str; 9] = [
     "LISTEN_FDNAMES",
     "LISTEN_PIDFDID",
     "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
 ];
+
+/// Whether a variable is for thead or from it alone: it is never set by an operator, nor handed on from the daemon.
+pub(crate) fn is_ours(name: &str) -> bool {
+    OURS.contains(&name) || name.starts_with("THEAD_")
+}
 
 impl Check<'_> {
     pub(super) fn variables(&mut self) {
@@ -67,7 +74,7 @@ impl Check<'_> {
             "a variable needs a name".into()
         } else if name.contains(['=', '\0']) {
             format!("{name:?} is no name of a variable: it may have no `=` and no NUL character")
-        } else if OURS.contains(&name) || name.starts_with("THEAD_") {
+        } else if is_ours(name) {
             format!("the variable {name} is set by thead itself")
         } else {
             return;
