@@ -19,6 +19,7 @@
 mod census;
 pub mod client;
 mod daemon;
+pub mod data;
 pub mod handles;
 mod host;
 pub mod load;

@@ -4,145 +4,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use conformance::client::{free_port, get};
-use conformance::{Answered, Daemon, Runtime, eventually, kill, on, programs};
+use conformance::data::{App, replace};
+use conformance::{Daemon, Runtime, eventually, kill, on, programs};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-/// A server that says what it was told, refuses what is bad, and writes down every revision.
-const SERVER: &str = "
-    const fs = require('fs');
-    const data = {};
-    process.on('message', (message) => {
-        if (!message || message.cmd !== 'thead:data') return;
-        const { name, revision, value, path, size } = message;
-        if (process.env.SEEN) fs.appendFileSync(`${process.env.SEEN}/${process.pid}`, `${revision}\\n`);
-        if (value && value.die) process.exit(9);
-        const error = value && value.bad ? `no ${value.bad}, please` : undefined;
-        if (!error) data[name] = path ? { revision, path, size } : { revision, value };
-        process.send({ cmd: 'thead:applied', name, revision, error });
-    });
-    require('http').createServer((request, response) => {
-        response.setHeader('connection', 'close');
-        response.setHeader('x-pid', process.pid);
-        response.end(JSON.stringify(data));
-    }).listen(process.env.PORT, '127.0.0.1');
-";
-
-/// A daemon with a service `app` of this server.
-struct App {
-    daemon: Daemon,
-    port: u16,
-}
-
-impl App {
-    fn start(more: Value) -> Self {
-        Self::start_with(Runtime::Node22, more, &[])
-    }
-
-    /// With these files.
-    fn start_with(runtime: Runtime, more: Value, files: &[(&str, &str)]) -> Self {
-        let daemon = Daemon::start();
-        for (name, text) in files {
-            daemon.file(name, text);
-        }
-        Self::start_in(daemon, runtime, more)
-    }
-
-    fn start_in(daemon: Daemon, runtime: Runtime, more: Value) -> Self {
-        daemon.file("server.cjs", SERVER);
-        let port = free_port();
-        let mut service = json!({
-            "run": "node server.cjs",
-            "runtime": runtime.path(),
-            "instances": 2,
-            "env": { "PORT": port.to_string() },
-            "reload": { "lame-duck": "0s", "soak": "0s" },
-            "restart": { "intensity": { "restarts": 10_000 }, "backoff": { "first": "10ms", "max": "50ms" } },
-        });
-        service
-            .as_object_mut()
-            .unwrap()
-            .extend(more.as_object().unwrap().clone());
-        Self::of(daemon, port, service)
-    }
-
-    fn of(daemon: Daemon, port: u16, service: Value) -> Self {
-        daemon.file("thead.json", &json!({ "service": { "app": service } }).to_string());
-        daemon.ok(&["start", "thead.json"]);
-        Self { daemon, port }
-    }
-
-    fn data(&self, words: &[&str]) -> Answered {
-        let mut all = vec!["data"];
-        all.extend(words);
-        self.daemon.thead(&all)
-    }
-
-    /// Pushes a value; what came of it, with the exit code.
-    fn push(&self, value: &Value) -> (Option<i32>, Value) {
-        let said = self.data(&["push", "app", "flags", "--json", "--value", &value.to_string()]);
-        (said.code, said.json())
-    }
-
-    fn pushed(&self, value: &Value) -> u64 {
-        let (code, outcome) = self.push(value);
-        assert_eq!(code, Some(0), "{outcome}");
-        outcome["revision"].as_u64().unwrap()
-    }
-
-    /// A piece, as `data status` has it.
-    fn piece(&self, name: &str) -> Value {
-        self.find(name).unwrap_or_else(|| panic!("no {name}"))
-    }
-
-    fn find(&self, name: &str) -> Option<Value> {
-        let all = self.data(&["status", "app", "--json"]).json();
-        let found = all.as_array().unwrap().iter().find(|piece| piece["name"] == name);
-        found.cloned()
-    }
-
-    /// Waits until a piece is as wanted.
-    fn wait_for(&self, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        eventually(what, || self.find(name).filter(|piece| wanted(piece)))
-    }
-
-    /// What one of the workers has of `flags`.
-    fn flags(&self) -> Value {
-        get(self.port, "/").json()["flags"].clone()
-    }
-
-    /// The value that a revision has, and that all workers have.
-    fn all_have(&self, value: &Value) {
-        self.wait_for("flags", &format!("{value} everywhere"), |piece| {
-            let revision = &piece["in_force"]["revision"];
-            let workers = piece["workers"].as_array().unwrap();
-            !workers.is_empty() && workers.iter().all(|worker| &worker["applied"] == revision) && {
-                let said = self.data(&["get", "app", "flags", "--json"]);
-                said.code == Some(0) && &said.json()["value"] == value
-            }
-        });
-        for _ in 0..8 {
-            assert_eq!(&self.flags()["value"], value);
-        }
-    }
-
-    fn events(&self, kind: &str) -> Vec<String> {
-        let events = self.daemon.events().into_iter();
-        let wanted = events.filter(|event| event["event"] == kind);
-        wanted.map(|event| event["text"].as_str().unwrap().to_owned()).collect()
-    }
-}
-
-/// Puts a file in the place of another, as those do who know what they do.
-fn replace(path: &Path, text: &str) {
-    let new = path.with_extension("new");
-    fs::write(&new, text).unwrap();
-    fs::rename(new, path).unwrap();
-}
+const WORKER: &str = env!("CARGO_BIN_EXE_data-worker");
 
 fn g41_a_worker_has_the_data_before_its_first_connection(runtime: Runtime) {
     let config = json!({ "data": { "flags": "flags.json" } });
@@ -168,7 +38,7 @@ on!(all: g41_a_worker_has_the_data_before_its_first_connection);
 
 #[test]
 fn g41_a_rust_worker_has_the_data_before_its_first_connection() {
-    let app = rust(2, json!({ "flags": { "file": "flags.yaml" } }), |daemon| {
+    let app = App::rust(WORKER, 2, json!({ "flags": { "file": "flags.yaml" } }), |daemon| {
         daemon.file("flags.yaml", "version: 1\n");
     });
     for version in 1..10 {
@@ -178,21 +48,6 @@ fn g41_a_rust_worker_has_the_data_before_its_first_connection() {
         kill(pid, Signal::KILL);
     }
     app.daemon.stop();
-}
-
-fn rust(instances: u32, data: Value, prepare: impl FnOnce(&Daemon)) -> App {
-    let daemon = Daemon::start();
-    prepare(&daemon);
-    let port = free_port();
-    let service = json!({
-        "run": [env!("CARGO_BIN_EXE_data-worker")],
-        "channel": true,
-        "instances": instances,
-        "env": { "PORT": port.to_string() },
-        "restart": { "intensity": { "restarts": 10_000 }, "backoff": { "first": "10ms", "max": "50ms" } },
-        "data": data,
-    });
-    App::of(daemon, port, service)
 }
 
 #[test]
@@ -232,7 +87,7 @@ fn g43_what_one_worker_refuses_nobody_has() {
 
 #[test]
 fn g43_a_newcomer_that_refuses_what_the_others_have_rolls_nothing_back() {
-    let app = rust(2, json!({ "flags": "flags.json" }), |daemon| {
+    let app = App::rust(WORKER, 2, json!({ "flags": "flags.json" }), |daemon| {
         daemon.file("flags.json", r#"{"bad":true}"#)
     });
     // The first who try it refuse: nothing is in force, and nobody who comes later is given it.
@@ -447,220 +302,6 @@ fn a_program_that_knows_nothing_of_data_neither_blocks_nor_refuses() {
         "nobody is waited for any more"
     );
     assert_eq!(get(port, "/").status, 200);
-    app.daemon.stop();
-}
-
-/// A program without a channel that prints what it finds, at its start and at each SIGHUP.
-const FILES: &str = "
-import mmap, os, signal, sys, time
-table = None
-def show(*_):
-    global table
-    where = os.environ['THEAD_DATA_DIR']
-    flags = open(where + '/flags').read()
-    with open(where + '/table', 'rb') as file:
-        table = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-    total = sum(table[at] for at in range(0, len(table), 4096))
-    try:
-        os.write(os.open(where + '/table', os.O_RDWR), b'x')
-        wrote = 0
-    except OSError as error:
-        wrote = error.errno
-    inherited = len(open(os.environ['THEAD_DATA_TABLE'], 'rb').read())
-    with open('seen.%d' % os.getpid(), 'a') as seen:
-        seen.write('%s %d %d %d %d\\n' % (flags, len(table), total, wrote, inherited))
-signal.signal(signal.SIGHUP, show)
-show()
-while True:
-    time.sleep(60)
-";
-
-const EPERM: i32 = 1;
-
-#[test]
-fn a_program_without_a_channel_has_files_and_a_signal() {
-    let daemon = Daemon::start();
-    daemon.file("show.py", FILES);
-    daemon.file("flags.json", "1");
-    fs::write(daemon.app().join("table.bin"), vec![1; 8192]).unwrap();
-    let service = json!({
-        "run": "python3 show.py",
-        "instances": 2,
-        "ready": { "delay": "300ms" },
-        "data": {
-            "flags": { "file": "flags.json", "signal": "HUP" },
-            "table": { "file": "table.bin", "as": "memory", "signal": "HUP" },
-        },
-    });
-    let app = App::of(daemon, 0, service);
-    let pids = app.daemon.pids("app");
-    let all_saw = |line: &str| {
-        for pid in &pids {
-            let file = app.daemon.app().join(format!("seen.{pid}"));
-            eventually(line, || {
-                let text = fs::read_to_string(&file).ok()?;
-                (text.lines().last() == Some(line)).then_some(())
-            });
-        }
-    };
-    all_saw(&format!("1 8192 2 {EPERM} 8192"));
-    replace(&app.daemon.app().join("flags.json"), "2");
-    all_saw(&format!("2 8192 2 {EPERM} 8192"));
-    fs::write(app.daemon.app().join("table.new"), vec![3; 4096]).unwrap();
-    fs::rename(app.daemon.app().join("table.new"), app.daemon.app().join("table.bin")).unwrap();
-    all_saw(&format!("2 4096 3 {EPERM} 8192"));
-    let piece = app.piece("flags");
-    assert_eq!(piece["workers"][0]["state"], "told");
-    assert_eq!(app.daemon.pids("app"), pids, "nobody died of a signal");
-    app.daemon.stop();
-}
-
-/// Private memory of processes together, in bytes.
-fn private(pids: &[u32]) -> i64 {
-    let of = |pid: &u32| {
-        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-        let lines = text.lines().filter(|line| line.starts_with("Private_"));
-        lines
-            .map(|line| line.split_whitespace().nth(1).unwrap().parse::<i64>().unwrap())
-            .sum::<i64>()
-    };
-    pids.iter().map(of).sum::<i64>() << 10
-}
-
-const LARGE: usize = 100 << 20;
-const MOST: i64 = 10 << 20;
-
-/// Puts a large file, written to its end, in place of the small one.
-fn grow(path: &Path) {
-    let new = path.with_extension("new");
-    fs::write(&new, vec![1; LARGE]).unwrap();
-    fs::rename(new, path).unwrap();
-}
-
-#[test]
-fn g42_eight_rust_workers_share_one_hundred_megabytes() {
-    let data = json!({ "table": { "file": "table.bin", "as": "memory" } });
-    let app = rust(8, data, |daemon| daemon.file("table.bin", "x"));
-    let all_have = |size: usize| {
-        app.wait_for("table", "the table everywhere", |piece| {
-            let all = piece["workers"].as_array().unwrap();
-            let fits = piece["in_force"]["size"] == size;
-            fits && all.len() == 8 && all.iter().all(|worker| worker["applied"] == piece["newest"])
-        });
-    };
-    all_have(1);
-    let pids = app.daemon.pids("app");
-    let before = private(&pids);
-    grow(&app.daemon.app().join("table.bin"));
-    all_have(LARGE);
-    let answer = get(app.port, "/").json();
-    assert_eq!(
-        (&answer["table"]["size"], &answer["table"]["sum"]),
-        (&json!(LARGE), &json!(LARGE / 4096))
-    );
-    let grown = private(&pids) - before;
-    eprintln!("8 Rust workers: {} KiB more of private memory", grown >> 10);
-    assert!(grown < MOST, "{grown} bytes");
-    // The first of them is freed, and the primary itself has no copy.
-    let primary = u32::try_from(app.daemon.service("app")["primary"].as_u64().unwrap()).unwrap();
-    let open = fs::read_dir(format!("/proc/{primary}/fd")).unwrap();
-    let files = open.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
-    assert_eq!(
-        files.filter(|to| to.to_string_lossy().contains("memfd:table")).count(),
-        1
-    );
-    assert!(private(&[primary]) < MOST * 5, "{}", private(&[primary]));
-    app.daemon.stop();
-}
-
-#[test]
-fn g42_eight_python_programs_share_one_hundred_megabytes() {
-    let daemon = Daemon::start();
-    // Python keeps what it has read: here it maps only.
-    daemon.file(
-        "show.py",
-        &FILES.replace("len(open(os.environ['THEAD_DATA_TABLE'], 'rb').read())", "0"),
-    );
-    daemon.file("flags.json", "1");
-    fs::write(daemon.app().join("table.bin"), "x").unwrap();
-    let service = json!({
-        "run": "python3 show.py",
-        "instances": 8,
-        "ready": { "delay": "500ms" },
-        "data": { "flags": "flags.json", "table": { "file": "table.bin", "as": "memory", "signal": "HUP" } },
-    });
-    let app = App::of(daemon, 0, service);
-    let pids = app.daemon.pids("app");
-    let all_saw = |line: &str| {
-        for pid in &pids {
-            let file = app.daemon.app().join(format!("seen.{pid}"));
-            eventually(line, || {
-                let text = fs::read_to_string(&file).ok()?;
-                (text.lines().last() == Some(line)).then_some(())
-            });
-        }
-    };
-    all_saw(&format!("1 1 120 {EPERM} 0"));
-    let before = private(&pids);
-    grow(&app.daemon.app().join("table.bin"));
-    all_saw(&format!("1 {LARGE} {} {EPERM} 0", LARGE / 4096));
-    let grown = private(&pids) - before;
-    eprintln!("8 Python programs: {} KiB more of private memory", grown >> 10);
-    assert!(grown < MOST, "{grown} bytes");
-    app.daemon.stop();
-}
-
-/// Reads a byte of every page, by the path that comes with the message, and never the whole file.
-const READS: &str = "
-    const fs = require('fs');
-    let table = null;
-    process.on('message', ({ cmd, name, revision, path, size }) => {
-        if (cmd !== 'thead:data') return;
-        const fd = fs.openSync(path, 'r');
-        const byte = Buffer.alloc(1);
-        let sum = 0;
-        for (let at = 0; at < size; at += 4096) { fs.readSync(fd, byte, 0, 1, at); sum += byte[0]; }
-        let wrote = 'yes';
-        try { const writer = fs.openSync(path, 'r+'); fs.writeSync(writer, 'x', 0); } catch (error) { wrote = error.code; }
-        if (table) fs.closeSync(table.fd);
-        table = { fd, size, sum, wrote, revision };
-        process.send({ cmd: 'thead:applied', name, revision });
-    });
-    require('http').createServer((request, response) => {
-        response.end(JSON.stringify(table));
-    }).listen(process.env.PORT, '127.0.0.1');
-";
-
-#[test]
-fn g42_node_reads_the_shared_memory_by_its_path_and_cannot_write_it() {
-    let daemon = Daemon::start();
-    daemon.file("reads.cjs", READS);
-    fs::write(daemon.app().join("table.bin"), "x").unwrap();
-    let port = free_port();
-    let service = json!({
-        "run": "node reads.cjs",
-        "instances": 2,
-        "env": { "PORT": port.to_string() },
-        "data": { "table": { "file": "table.bin", "as": "memory" } },
-    });
-    let app = App::of(daemon, port, service);
-    let pids = app.daemon.pids("app");
-    let before = private(&pids);
-    grow(&app.daemon.app().join("table.bin"));
-    app.wait_for("table", "the table everywhere", |piece| {
-        let all = piece["workers"].as_array().unwrap();
-        piece["in_force"]["size"] == LARGE && all.iter().all(|worker| worker["applied"] == piece["newest"])
-    });
-    let answer = get(app.port, "/").json();
-    assert_eq!(
-        (&answer["sum"], &answer["wrote"]),
-        (&json!(LARGE / 4096), &json!("EPERM"))
-    );
-    // What Node's own heap does is its own affair.
-    eprintln!(
-        "2 Node workers: {} KiB more of private memory",
-        (private(&pids) - before) >> 10
-    );
     app.daemon.stop();
 }
 

@@ -56,3 +56,7 @@ pub use web_worker::{ErrorEvent, Worker, WorkerEvent, WorkerMessage, WorkerScope
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/hot-data.md")]
+struct HotData;
