@@ -42,7 +42,8 @@ fn nobody_else_can_come_near_it() {
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     let home = daemon.home();
     assert_eq!(mode(&home.join("run")), 0o700);
-    assert_eq!(mode(&home.join("state")), 0o700);
+    // Of root others may pass through to the data of their own service, and see nothing on the way.
+    assert_eq!(mode(&home.join("state")) & 0o766, 0o700);
     assert_eq!(mode(&daemon.socket()), 0o600);
     daemon.ok(&["start", "--name", "sleeper", "sleep", "1000"]);
     eventually("the state to be saved", || {
@@ -50,6 +51,7 @@ fn nobody_else_can_come_near_it() {
     });
     assert_eq!(mode(&home.join("state/services.json")), 0o600);
     assert_eq!(mode(&home.join("log/sleeper")), 0o700);
+    assert_eq!(mode(&home.join("state/data/sleeper")), 0o700);
     daemon.stop();
 }
 
