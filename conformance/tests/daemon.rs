@@ -447,7 +447,8 @@ http = socket.socket(fileno=3 + names.index('http'))
 print('up', flush=True)
 while True:
     peer, _ = http.accept()
-    peer.recv(10000)
+    head = b''
+    while b'\\r\\n\\r\\n' not in head: head += peer.recv(10000) or b'\\r\\n\\r\\n'
     peer.sendall(b'HTTP/1.1 200 OK\\r\\nx-pid: %d\\r\\nconnection: close\\r\\ncontent-length: 2\\r\\n\\r\\nok' % os.getpid())
     peer.close()
 ",

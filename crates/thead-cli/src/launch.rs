@@ -12,10 +12,14 @@ use tokio::signal::unix::SignalKind;
 use crate::config;
 use crate::log;
 use crate::orphans::SERVICE;
+use crate::primary::files_dir;
 use crate::probe;
 use crate::program::{Place, Program};
 use crate::role::Spec;
 use crate::sockets::Bound;
+
+/// Names the directory in which a program without a channel finds its data, a file for each piece.
+const DATA_DIR: &str = "THEAD_DATA_DIR";
 
 /// What a command needs besides its program.
 #[derive(Clone, Copy, Debug)]
@@ -153,7 +157,11 @@ pub(crate) fn resolve(spec: &Spec, sockets: &Bound) -> Result<(Program, thead::s
         let first = config.env.get(name).and_then(|value| value.parse().ok()).unwrap_or(0);
         made.slot_env.push((name.clone(), first));
     }
-    made.command = limited(made.command.env(SERVICE, spec.name.as_str()), &config.limit);
+    made.command = made
+        .command
+        .env(SERVICE, spec.name.as_str())
+        .env(DATA_DIR, files_dir(&spec.data_dir));
+    made.command = limited(made.command, &config.limit);
     made.notify |= config.ready == config::Ready::Notify || config.live.heartbeat.is_some();
     Ok((program, made))
 }
@@ -174,6 +182,11 @@ pub(crate) fn prepare(spec: &Spec, sockets: &Bound) -> Result<(Program, Options)
     Ok((program, options))
 }
 
+/// Whether its workers can be talked to.
+pub(crate) fn has_channel(program: &Program, config: &config::Service) -> bool {
+    program.script.is_some() || config.channel
+}
+
 /// What can change while a service runs.
 ///
 /// # Errors
@@ -181,7 +194,7 @@ pub(crate) fn prepare(spec: &Spec, sockets: &Bound) -> Result<(Program, Options)
 pub(crate) fn settings_of(spec: &Spec, program: &Program) -> Result<Settings, String> {
     let config = &spec.config;
     let mut settings = Settings {
-        life: life_of(spec, program.script.is_some() || config.channel),
+        life: life_of(spec, has_channel(program, config)),
         lame_duck: config.reload.lame_duck.duration(),
         stop_signal: config.stop.signal.number(),
         stop_message: config.stop.message,

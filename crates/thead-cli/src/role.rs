@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use thead::control::{Event, Exit, Outcome, Service};
+use thead::control::{DataPush, Event, Exit, Outcome, Problem, Service};
 
 use crate::config::{self, Name};
 use crate::sockets::Names;
@@ -17,6 +17,8 @@ pub(crate) struct Spec {
     pub(crate) base: PathBuf,
     /// Where what its workers print is kept.
     pub(crate) log_dir: PathBuf,
+    /// Where its data is kept.
+    pub(crate) data_dir: PathBuf,
     /// The generation that its first workers have.
     pub(crate) generation: u64,
 }
@@ -29,6 +31,23 @@ pub(crate) enum Order {
     Begin { spec: Box<Spec>, sockets: Names },
     /// Do this, and answer with [`Report::Done`]. With the sockets that are named, if it is a reload with a configuration.
     Work { id: u64, work: Work, sockets: Names },
+    /// Something about its data, to be answered with [`Report::Answer`].
+    Data { id: u64, ask: Ask },
+}
+
+/// What is asked about data.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Ask {
+    /// All pieces: a list of [`thead::control::DataPiece`].
+    Status,
+    /// [`thead::control::DataContent`]
+    Get { name: Name, revision: Option<u64> },
+    /// A list of [`thead::control::DataRevision`].
+    History { name: Name },
+    /// [`thead::control::DataOutcome`]
+    Push { name: Name, push: Box<DataPush> },
+    /// [`thead::control::DataOutcome`]
+    Rollback { name: Name, to: Option<u64> },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -70,6 +89,11 @@ pub(crate) enum Report {
     Event(Event),
     /// What became of an order.
     Done { id: u64, outcome: Outcome },
+    /// What was asked about data, as JSON that control passes on.
+    Answer {
+        id: u64,
+        answer: Result<serde_json::Value, Problem>,
+    },
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
-use thead::control::{Event, UnixMillis};
+use thead::control::{Event, Problem, UnixMillis};
 
 /// Now, as it is written into events.
 pub(crate) fn millis_now() -> UnixMillis {
@@ -22,4 +22,13 @@ pub(crate) fn event(service: &str, kind: &str, bad: bool, text: impl Into<String
         bad,
         details,
     }
+}
+
+/// Why a request is refused.
+pub(crate) fn problem(code: &str, message: impl Into<String>, hint: Option<&str>) -> Problem {
+    let mut problem = Problem::default();
+    problem.code = code.to_owned();
+    problem.message = message.into();
+    problem.hint = hint.map(str::to_owned);
+    problem
 }

@@ -12,10 +12,12 @@ use thead::control::{Apply, Client, ClientError, Event, Order, Outcomes, Verb};
 
 use crate::text::plain;
 
+mod data;
 mod list;
 mod pm2;
 mod start;
 
+pub(crate) use data::{DataArgs, data};
 pub(crate) use list::{DescribeArgs, ListArgs, WhyArgs, describe, list, why};
 pub(crate) use start::{ApplyArgs, StartArgs, apply, start};
 
@@ -335,7 +337,7 @@ pub(super) async fn detach(client: &Client) -> Result<(), String> {
     use std::os::unix::process::CommandExt;
     let exe = std::env::current_exe().map_err(|error| error.to_string())?;
     let log = thead::control::state_dir();
-    make_private(&log)?;
+    crate::control::passable(&log).map_err(|error| format!("{}: {error}", log.display()))?;
     let log = log.join("daemon.log");
     let shown = log.display().to_string();
     let output = std::fs::OpenOptions::new()
@@ -368,10 +370,6 @@ pub(super) async fn detach(client: &Client) -> Result<(), String> {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-}
-
-fn make_private(dir: &Path) -> Result<(), String> {
-    crate::control::private(dir, None).map_err(|error| format!("{}: {error}", dir.display()))
 }
 
 /// A path as the daemon, which has another directory, must be told it.

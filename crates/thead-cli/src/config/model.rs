@@ -431,8 +431,8 @@ impl<'de> Deserialize<'de> for Data {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Form {
-    /// By the file's extension: `json`, `yaml` and `yml`, `toml`, `json5` parsed; others as text if they are UTF-8, else
-    /// as memory.
+    /// By the file's extension: `json`, `yaml` and `yml`, `toml`, `json5` and `jsonc` parsed; others as text if they are
+    /// UTF-8, else as memory. A directory is an object with a member for each file.
     #[default]
     Auto,
     /// Parsed as JSON.
@@ -441,6 +441,8 @@ pub(crate) enum Form {
     Yaml,
     /// Parsed as TOML.
     Toml,
+    /// Parsed as JSON5, and so JSON with comments.
+    Json5,
     /// A string.
     Text,
     /// One sealed memory file for all workers, passed as a descriptor: for what is large.

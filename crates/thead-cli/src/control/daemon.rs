@@ -12,12 +12,12 @@ use thead::control::{Version, log_dir, run_dir, state_dir};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Shared;
-use super::dirs::{bind_private, private};
+use super::dirs::{bind_private, passable, private};
 use super::events::Journal;
 use super::registry::Registry;
 use super::server::Server;
 use super::state::Store;
+use super::{DATA, Shared};
 use crate::told::{event, millis_now};
 
 #[derive(Debug, Args)]
@@ -86,10 +86,11 @@ const RUN_DIR_LIMIT: usize = 107 - 64 - "/.primary".len();
 async fn run(umask: u32) -> io::Result<()> {
     let with = |dir: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", dir.display()));
     let (run_dir, state_dir, log_dir) = (run_dir(), state_dir(), log_dir());
-    for dir in [&run_dir, &state_dir] {
-        private(dir, None).map_err(|error| with(dir, error))?;
-    }
+    private(&run_dir, None).map_err(|error| with(&run_dir, error))?;
     // Each service's own is closed; users of services must be able to come to theirs.
+    for dir in [&state_dir, &state_dir.join(DATA)] {
+        passable(dir).map_err(|error| with(dir, error))?;
+    }
     std::fs::create_dir_all(&log_dir).map_err(|error| with(&log_dir, error))?;
     std::fs::set_permissions(&log_dir, std::fs::Permissions::from_mode(0o711))
         .map_err(|error| with(&log_dir, error))?;

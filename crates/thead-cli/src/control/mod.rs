@@ -6,6 +6,7 @@
 
 mod apply;
 mod daemon;
+mod data;
 mod dirs;
 mod events;
 mod group;
@@ -23,7 +24,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub(crate) use daemon::{DaemonArgs, daemon};
-pub(crate) use dirs::private;
+pub(crate) use dirs::passable;
 use events::Journal;
 pub(crate) use service::PRIMARY_LISTENER;
 use thead::sys::cgroup::Cgroup;
@@ -32,6 +33,9 @@ use tokio::sync::Notify;
 
 use crate::config;
 use crate::role::Status;
+
+/// The directory within that of the state which has one for the data of each service.
+const DATA: &str = "data";
 
 /// What all services of a daemon share.
 #[derive(Debug)]
@@ -59,6 +63,11 @@ impl Shared {
     /// What should run has changed.
     fn changed(&self) {
         self.dirty.notify_one();
+    }
+
+    /// Where the data of a service is kept.
+    fn data_dir(&self, service: &config::Name) -> PathBuf {
+        self.state_dir.join(DATA).join(service.as_str())
     }
 
     fn lock_own(&self) -> MutexGuard<'_, Vec<u32>> {

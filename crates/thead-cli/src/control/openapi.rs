@@ -3,7 +3,10 @@
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
-use thead::control::{Apply, Description, Event, LogLine, Order, Outcomes, Problem, Service, Version};
+use thead::control::{
+    Apply, DataContent, DataOutcome, DataPiece, DataPush, DataRevision, DataRollback, Description, Event, LogLine,
+    Order, Outcomes, Problem, Service, Version,
+};
 
 /// The document; `docs/openapi.json` is a copy.
 pub(crate) fn document() -> Value {
@@ -65,6 +68,42 @@ fn routes(schemas: &mut SchemaGenerator) -> Routes {
             },
         } })
     };
+    let outcome = Value::from(schemas.subschema_for::<DataOutcome>());
+    let data = |summary: &str, parameters: Value, body: Value| {
+        json!({
+            "summary": summary,
+            "parameters": parameters,
+            "requestBody": { "required": true, "content": { "application/json": { "schema": body } } },
+            "responses": {
+                "200": answer("Every worker has answered, and none has refused it.", outcome.clone()),
+                "409": answer("It was refused, by the check or by a worker.", outcome.clone()),
+                "404": problem,
+                "422": problem,
+            },
+        })
+    };
+    let part = |name: &str| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } });
+    let piece = json!([part("service"), part("name")]);
+    let content = json!([
+        part("service"),
+        part("name"),
+        query("revision", "integer", "Default: what workers have, or are trying.")
+    ]);
+    let mut of_piece = read(
+        "The content of a revision.",
+        content,
+        schemas.subschema_for::<DataContent>().into(),
+    );
+    of_piece["post"] = data(
+        "Pushes new data to every worker.",
+        piece.clone(),
+        schemas.subschema_for::<DataPush>().into(),
+    );
+    let rollback = data(
+        "Pushes the content of an older revision again, under a new number.",
+        piece.clone(),
+        schemas.subschema_for::<DataRollback>().into(),
+    );
     let name = json!([{ "name": "name", "in": "path", "required": true, "schema": { "type": "string" } }]);
     let mut describe = name.clone();
     if let Value::Array(parameters) = &mut describe {
@@ -136,6 +175,24 @@ fn routes(schemas: &mut SchemaGenerator) -> Routes {
                 }, "422": problem },
             } }),
         ),
+        (
+            "/v1/data/{service}",
+            read(
+                "What a service pushes to its workers, and how each stands to it.",
+                json!([part("service")]),
+                json!({ "type": "array", "items": schemas.subschema_for::<DataPiece>() }),
+            ),
+        ),
+        ("/v1/data/{service}/{name}", of_piece),
+        (
+            "/v1/data/{service}/{name}/history",
+            read(
+                "The last revisions, newest first.",
+                piece,
+                json!({ "type": "array", "items": schemas.subschema_for::<DataRevision>() }),
+            ),
+        ),
+        ("/v1/data/{service}/{name}/rollback", json!({ "post": rollback })),
         (
             "/v1/verbs/{verb}",
             work(

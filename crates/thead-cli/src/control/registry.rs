@@ -13,7 +13,8 @@ use super::sample::Sampler;
 use super::service::{Handle, Task, View, done, failed};
 use super::state::{Saved, Store};
 use crate::config::{Name, Signal};
-use crate::role::Work;
+use crate::role::{Ask, Work};
+pub(super) use crate::told::problem;
 
 pub(crate) struct Registry {
     pub(super) shared: Arc<Shared>,
@@ -37,14 +38,6 @@ type Targets = BTreeMap<Name, BTreeSet<Part>>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-pub(super) fn problem(code: &str, message: impl Into<String>, hint: Option<&str>) -> Problem {
-    Problem {
-        code: code.to_owned(),
-        message: message.into(),
-        hint: hint.map(str::to_owned),
-    }
 }
 
 impl Registry {
@@ -160,6 +153,15 @@ impl Registry {
             exits: view.exits,
             events: self.shared.journal.of(name, 16),
         })
+    }
+
+    /// What a service's primary answers about its data.
+    pub(crate) async fn ask(&self, service: &str, ask: Ask) -> Result<serde_json::Value, Problem> {
+        let handle = service.parse().ok().and_then(|name| self.handle(&name));
+        match handle {
+            Some(handle) => handle.ask(ask).await,
+            None => Err(self.unknown(service)),
+        }
     }
 
     fn unknown(&self, name: &str) -> Problem {
@@ -369,6 +371,8 @@ impl Registry {
             for outcome in outcomes.iter_mut().filter(|outcome| outcome.ok) {
                 if let Ok(name) = outcome.service.parse::<Name>() {
                     services.remove(&name);
+                    // Its primary has ended. A link in it is removed, not followed.
+                    let _ = std::fs::remove_dir_all(self.shared.data_dir(&name));
                     *outcome = done(&name, "deleted");
                 }
             }

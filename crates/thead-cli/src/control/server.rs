@@ -30,7 +30,7 @@ const CONNECTIONS: usize = 64;
 /// How long a request may take to arrive, head and body.
 const ARRIVAL: Duration = Duration::from_secs(5);
 /// The longest body of a request, in bytes.
-const BODY_LIMIT: usize = 1 << 20;
+pub(super) const BODY_LIMIT: usize = 1 << 20;
 /// Between two signs of life on a stream of events.
 pub(super) const COMFORT: Duration = Duration::from_secs(15);
 /// Pieces of an answer that may wait for a slow reader; further events are missed, and it is told how many.
@@ -65,6 +65,13 @@ impl Server {
             .route("/v1/services/{name}", get(describe))
             .route("/v1/events", get(events))
             .route("/v1/logs", get(super::logs::logs))
+            .route("/v1/data/{service}", get(super::data::status))
+            .route(
+                "/v1/data/{service}/{name}",
+                get(super::data::content).post(super::data::push),
+            )
+            .route("/v1/data/{service}/{name}/history", get(super::data::history))
+            .route("/v1/data/{service}/{name}/rollback", post(super::data::rollback))
             .route("/v1/verbs/{verb}", post(verb))
             .route("/v1/apply", post(apply))
             .route("/v1/shutdown", post(shutdown))
@@ -132,11 +139,11 @@ impl Drop for Guest {
     }
 }
 
-fn refuse(status: StatusCode, problem: Problem) -> Response {
+pub(super) fn refuse(status: StatusCode, problem: Problem) -> Response {
     json(status, &problem)
 }
 
-fn json(status: StatusCode, body: &impl serde::Serialize) -> Response {
+pub(super) fn json(status: StatusCode, body: &impl serde::Serialize) -> Response {
     let body = serde_json::to_vec(body).unwrap_or_default();
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
@@ -151,9 +158,9 @@ pub(super) fn refused(problem: Problem) -> Response {
 }
 
 /// The body of a request, if it comes in time, is not too large, and says what it should.
-async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Response> {
+pub(super) async fn body<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, Response> {
     let bad = |status, text: String| refuse(status, problem("invalid", text, None));
-    let body = http_body_util::Limited::new(request.into_body(), BODY_LIMIT);
+    let body = http_body_util::Limited::new(request.into_body(), limit);
     match tokio::time::timeout(ARRIVAL, body.collect()).await {
         Err(_) => Err(bad(
             StatusCode::REQUEST_TIMEOUT,
@@ -161,7 +168,7 @@ async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Response> {
         )),
         Ok(Err(error)) => Err(bad(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the request could not be read: {error}; at most {BODY_LIMIT} bytes"),
+            format!("the request could not be read: {error}; at most {limit} bytes"),
         )),
         Ok(Ok(body)) => serde_json::from_slice(&body.to_bytes()).map_err(|error| {
             bad(
@@ -333,7 +340,7 @@ async fn verb(
         let text = format!("there is no verb {verb:?}");
         return refused(problem("not-found", text, Some("docs/openapi.json has what there is")));
     };
-    let order: Order = match body(request).await {
+    let order: Order = match body(request, BODY_LIMIT).await {
         Ok(order) => order,
         Err(response) => return response,
     };
@@ -342,7 +349,7 @@ async fn verb(
 }
 
 async fn apply(State(server): State<Server>, headers: HeaderMap, request: Request) -> Response {
-    let wish: Apply = match body(request).await {
+    let wish: Apply = match body(request, BODY_LIMIT).await {
         Ok(wish) => wish,
         Err(response) => return response,
     };

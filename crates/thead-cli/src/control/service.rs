@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use thead::channel::Handle as Passed;
-use thead::control::{Exit, Outcome, Phase, Service};
+use thead::control::{Exit, Outcome, Phase, Problem, Service};
 use thead::{Child, Command, ExitStatus, Link, ParentEvent, Stdio};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -24,9 +24,9 @@ use super::Shared;
 use super::state::Saved;
 use crate::config::Name;
 use crate::config::plan::Effect;
-use crate::role::{Order, Report, Spec, Status, Work};
+use crate::role::{Ask, Order, Report, Spec, Status, Work};
 use crate::sockets::{Bound, Names};
-use crate::told::event;
+use crate::told::{event, problem};
 
 /// What others may know of a service.
 #[derive(Clone, Debug)]
@@ -44,7 +44,12 @@ pub(crate) enum Task {
     Configure { saved: Box<Saved>, effect: Effect },
     /// What its primary does.
     Work(Work),
+    /// What its primary knows or does about its data. The answer comes by itself, and the other reply says nothing.
+    Data(Ask, oneshot::Sender<Answer>),
 }
+
+/// What is answered about data.
+pub(crate) type Answer = Result<serde_json::Value, Problem>;
 
 pub(crate) type Reply = oneshot::Sender<Outcome>;
 
@@ -87,12 +92,25 @@ impl Handle {
             starting: Vec::new(),
             stopping: Vec::new(),
             pending: HashMap::new(),
+            asked: HashMap::new(),
             last_id: 0,
             failures: 0,
             sockets: Bound::default(),
         };
         tokio::spawn(care.run());
         Self { name, commands, view }
+    }
+
+    /// Asks its primary about its data, and waits for the answer.
+    pub(crate) async fn ask(&self, ask: Ask) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        let task = Task::Data(ask, reply);
+        // Nobody listens to the outcome of it.
+        let _ = self.commands.send((task, oneshot::channel().0)).await;
+        answer.await.unwrap_or_else(|_| {
+            let text = format!("{} has ended, or its primary has", self.name);
+            Err(problem("busy", text, None))
+        })
     }
 
     /// Tells it to do something, and waits until that is done.
@@ -163,6 +181,7 @@ struct Care {
     starting: Vec<Reply>,
     stopping: Vec<Reply>,
     pending: HashMap<u64, (Reply, Option<Box<Saved>>)>,
+    asked: HashMap<u64, oneshot::Sender<Answer>>,
     last_id: u64,
     failures: u32,
     /// Kept for as long as the service is to run.
@@ -267,6 +286,7 @@ impl Care {
             Task::Start { after } => self.start(after, reply).await,
             Task::Configure { saved, effect } => self.configure(saved, effect, reply).await,
             Task::Work(work) => self.work(work, reply).await,
+            Task::Data(ask, answer) => self.ask(ask, answer),
         }
     }
 
@@ -390,6 +410,32 @@ impl Care {
         }
     }
 
+    fn ask(&mut self, ask: Ask, answer: oneshot::Sender<Answer>) {
+        let name = self.saved.name.clone();
+        let Run::Alive(primary) = &self.run else {
+            let hint = format!("start it: thead start {name}");
+            let refusal = problem("stopped", format!("{name} is not running"), Some(&hint));
+            let _ = answer.send(Err(refusal));
+            return;
+        };
+        self.last_id += 1;
+        let id = self.last_id;
+        let told = primary
+            .link
+            .as_ref()
+            .map(|link| link.channel().send(&Order::Data { id, ask }));
+        if matches!(told, Some(Ok(()))) {
+            self.asked.insert(id, answer);
+        } else {
+            let refusal = problem(
+                "busy",
+                format!("the primary of {name} does not answer; try again"),
+                None,
+            );
+            let _ = answer.send(Err(refusal));
+        }
+    }
+
     fn stop(&mut self, now: bool, next: bool) {
         let config = &self.saved.config;
         let patience = if now {
@@ -438,6 +484,12 @@ impl Care {
                     let _ = reply.send(outcome);
                 }
             }
+            Ok(Report::Answer { id, answer }) => {
+                if let Some(reply) = self.asked.remove(&id) {
+                    // Whoever does not wait does not want to know.
+                    let _ = reply.send(answer);
+                }
+            }
             Err(error) => self.tell("warning", true, format!("its primary said something unknown: {error}")),
         }
     }
@@ -459,6 +511,8 @@ impl Care {
 
     /// The primary has closed the channel, or broken it. One that lives on and says nothing is of no use.
     fn lose_link(&mut self) {
+        // Those who ask are told that nobody answers.
+        self.asked.clear();
         if let Run::Alive(primary) = &mut self.run {
             primary.link = None;
             primary.deadline.get_or_insert_with(|| Instant::now() + GRACE);
@@ -482,6 +536,7 @@ impl Care {
                 format!("killed {name}, which its primary had left behind"),
             );
         }
+        self.asked.clear();
         for (_, (reply, _)) in self.pending.drain() {
             let _ = reply.send(failed(&self.saved.name, "it ended meanwhile"));
         }
@@ -611,6 +666,7 @@ impl Care {
             config: saved.config.clone(),
             base: saved.base.clone(),
             log_dir: self.shared.log_dir.join(saved.name.as_str()),
+            data_dir: self.shared.data_dir(&saved.name),
             generation: saved.generation.max(1),
         }
     }
@@ -643,8 +699,15 @@ impl Care {
         let owner = self.shared.owner_of(&self.saved.config)?;
         let listen = &self.saved.config.listen;
         self.sockets.become_so(listen, owner.as_ref(), self.shared.umask)?;
-        super::dirs::private(&spec.log_dir, owner.as_ref().map(|owner| (owner.uid, owner.gid)))
-            .map_err(|error| format!("{}: {error}", spec.log_dir.display()))?;
+        if super::dirs::is_anothers(&spec.data_dir, owner.as_ref()) {
+            // What is in it cannot be given away: its owner may have put links there.
+            std::fs::remove_dir_all(&spec.data_dir).map_err(|error| format!("{}: {error}", spec.data_dir.display()))?;
+            self.tell("note", false, "it runs as another user now: its data begins anew");
+        }
+        for dir in [&spec.log_dir, &spec.data_dir] {
+            super::dirs::private(dir, owner.as_ref().map(|owner| (owner.uid, owner.gid)))
+                .map_err(|error| format!("{}: {error}", dir.display()))?;
+        }
         let listener = super::dirs::bind_private(&path).map_err(socket)?;
         let mut command = Command::new(&self.shared.exe)
             .arg("primary")

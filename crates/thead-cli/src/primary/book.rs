@@ -85,6 +85,10 @@ impl Book {
                 .slots
                 .get(of.slot.0 as usize)
                 .map_or(0, |slot| slot.restarts.into()),
+            data: service
+                .applied(of.worker)
+                .map(|(name, revision)| (name.to_owned(), revision.0))
+                .collect(),
             ..Worker::default()
         });
         let mut workers: Vec<_> = workers.collect();

@@ -5,6 +5,7 @@
 
 mod book;
 mod clock;
+mod data;
 
 use std::io;
 use std::process::ExitCode;
@@ -25,6 +26,8 @@ use tokio::time::{Instant, sleep_until};
 
 use book::Book;
 use clock::{Clock, Due};
+pub(crate) use data::files_dir;
+use data::{Heard, Hot, Say};
 
 use crate::config::Name;
 use crate::control::PRIMARY_LISTENER;
@@ -94,10 +97,20 @@ async fn serve(listener: UnixListener) -> io::Result<()> {
     options.lines = Some(log.sink());
     let group = Cgroup::create(&orphans::group_name(spec.name.as_str(), std::process::id())).unwrap_or_default();
     options.program.command = grouped(options.program.command, group.as_ref());
-    let service = match Service::start(options) {
+    let mute = !options.program.command.has_channel();
+    // What there is, workers have before their first connection.
+    let (mut hot, ready) = match Hot::open(&spec, mute).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            let reason = format!("its data: {}: {error}", spec.data_dir.display());
+            return refuse(&link, &spec.name, &reason).await;
+        }
+    };
+    let mut service = match Service::start(options) {
         Ok(service) => service,
         Err(error) => return refuse(&link, &spec.name, &error.to_string()).await,
     };
+    hot.begin(&mut service, ready);
     let mut primary = Primary {
         book: Book::new(spec.generation),
         program: program.clone(),
@@ -107,6 +120,7 @@ async fn serve(listener: UnixListener) -> io::Result<()> {
         sockets,
         group,
         log,
+        hot,
         service,
         link: Some(link),
         listener,
@@ -207,6 +221,8 @@ struct Primary {
     renewing: bool,
     /// What they print, and what happens to them.
     log: Writer,
+    /// What they are pushed.
+    hot: Hot,
     come_back: bool,
 }
 
@@ -231,6 +247,7 @@ enum Happened {
     Told(Work),
     Worked(u64, Result<Ended, OrderError>),
     Log(log::Event),
+    Data(Heard),
     Due,
     Child,
     Time,
@@ -289,6 +306,7 @@ impl Primary {
                     let bad = !matches!(said, log::Event::Recovered { .. });
                     self.tell("log", bad, said.to_string());
                 }
+                Happened::Data(heard) => self.hear_data(heard),
                 Happened::Child => self.collect(),
                 Happened::Due => self.replace_what_is_due(),
                 Happened::Time => {
@@ -336,6 +354,7 @@ impl Primary {
             link = admit(&self.listener) => Happened::Came(link),
             told = signals.next() => told,
             said = self.log.next() => Happened::Log(said),
+            heard = self.hot.next() => Happened::Data(heard),
             Some(Ok((id, result))) = self.works.join_next() => Happened::Worked(id, result),
             () = time => Happened::Time,
             () = due => Happened::Due,
@@ -344,6 +363,17 @@ impl Primary {
 
     /// Whether it is over.
     fn hear(&mut self, event: &ServiceEvent) -> bool {
+        match event {
+            ServiceEvent::Data(event) => {
+                self.hot.note(event, &self.service, &self.spec.name);
+                self.dirty = true;
+                return false;
+            }
+            ServiceEvent::Life(Life::Spawned { worker, .. }) => self.hot.spawned(*worker),
+            ServiceEvent::Life(Life::Ready { worker, .. }) => self.hot.ready(*worker, &self.service),
+            ServiceEvent::Life(Life::Exited { worker, .. }) => self.hot.ended(*worker),
+            _ => {}
+        }
         let heard = std::cell::RefCell::new(Vec::new());
         let say = |tone: Tone, text: String, kind: &str, details: Value| {
             // What follows the first line is among the numbers too.
@@ -374,6 +404,32 @@ impl Primary {
             }
         }
         over
+    }
+
+    fn hear_data(&mut self, heard: Heard) {
+        match heard {
+            Heard::Said(Say::Event {
+                kind,
+                bad,
+                text,
+                details,
+            }) => self.pass_on(event(self.spec.name.as_str(), kind, bad, text, details)),
+            Heard::Said(Say::Written { signal }) => self.hot.written(signal, &self.service),
+            Heard::Said(Say::Changed) => self.dirty = true,
+            Heard::Said(Say::Open {
+                name,
+                newest,
+                in_force,
+                opened,
+            }) => {
+                if let Err(error) = self.service.open_data(&name, newest, in_force) {
+                    return self.tell("data_broken", true, format!("data {name}: cannot be pushed: {error}"));
+                }
+                // It was closed meanwhile, if nobody waits.
+                let _ = opened.send(());
+            }
+            Heard::Answered(id, answer) => self.send(&Report::Answer { id, answer }),
+        }
     }
 
     fn tell(&mut self, kind: &str, bad: bool, text: String) {
@@ -444,6 +500,11 @@ impl Primary {
                 let sockets = matches!(work, Work::Reload { spec: Some(_) }).then(|| Bound::received(sockets, handles));
                 self.work(id, work, sockets);
             }
+            Ok(Order::Data { id, ask }) => {
+                if let Some(answer) = self.hot.ask(id, ask, &self.service) {
+                    self.send(&Report::Answer { id, answer });
+                }
+            }
             // It runs already.
             Ok(Order::Begin { .. }) => {}
             Err(error) => self.tell("warning", true, format!("control said something unknown: {error}")),
@@ -482,6 +543,8 @@ impl Primary {
                 self.log.configure(launch::log_of(&spec.config.log));
                 self.clock = Clock::new(&spec.config.restart);
                 self.spec = *spec;
+                let mute = !launch::has_channel(&self.program, &self.spec.config);
+                self.hot.configure(&self.spec, mute, &mut self.service);
                 self.await_reply(id, Ended::Configured, operator.configure(settings));
             }
             Work::Scale { instances } => self.await_reply(id, Ended::Scaled(instances), operator.scale(instances)),
@@ -510,6 +573,8 @@ impl Primary {
             drop(self.service.operator().configure(settings));
             self.log.configure(launch::log_of(&spec.config.log));
             self.clock = Clock::new(&spec.config.restart);
+            self.hot
+                .configure(&spec, !made.command.has_channel(), &mut self.service);
         }
         self.program = program;
         self.spec = spec;

@@ -15,7 +15,10 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
-use super::{Apply, Description, Event, Order, Outcomes, Problem, Service, Verb, Version};
+use super::{
+    Apply, DataContent, DataOutcome, DataPiece, DataPush, DataRevision, DataRollback, Description, Event, Order,
+    Outcomes, Problem, Service, Verb, Version,
+};
 
 /// Why the daemon could not be asked, or what it refused.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +155,77 @@ impl Client {
     pub async fn events(&self, since: Option<u64>, follow: bool) -> Result<Events, ClientError> {
         let since = since.map(|id| format!("&since={id}")).unwrap_or_default();
         self.stream(&format!("/v1/events?follow={follow}{since}")).await
+    }
+
+    /// The data that a service pushes to its workers, by name.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn data(&self, service: &str) -> Result<Vec<DataPiece>, ClientError> {
+        self.get(&format!("/v1/data/{}", escape(service))).await
+    }
+
+    /// The content of a revision; without a number, of what workers have or are trying.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn data_content(
+        &self,
+        service: &str,
+        name: &str,
+        revision: Option<u64>,
+    ) -> Result<DataContent, ClientError> {
+        let query = revision.map(|number| format!("?revision={number}")).unwrap_or_default();
+        self.get(&format!("{}{query}", data_path(service, name))).await
+    }
+
+    /// The revisions that are remembered, newest first.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn data_history(&self, service: &str, name: &str) -> Result<Vec<DataRevision>, ClientError> {
+        self.get(&format!("{}/history", data_path(service, name))).await
+    }
+
+    /// Pushes data to all workers, and waits until they have answered.
+    ///
+    /// # Errors
+    /// [`ClientError`]. What was refused by a worker or by the check is in the [`DataOutcome`].
+    pub async fn push_data(&self, service: &str, name: &str, push: &DataPush) -> Result<DataOutcome, ClientError> {
+        self.post_for_outcome(&data_path(service, name), push).await
+    }
+
+    /// Pushes the content of an older revision again, and waits until all have answered.
+    ///
+    /// # Errors
+    /// As [`push_data`](Self::push_data).
+    pub async fn roll_back_data(
+        &self,
+        service: &str,
+        name: &str,
+        rollback: &DataRollback,
+    ) -> Result<DataOutcome, ClientError> {
+        self.post_for_outcome(&format!("{}/rollback", data_path(service, name)), rollback)
+            .await
+    }
+
+    /// A conflict is an outcome too, if it has none of the marks of a problem.
+    async fn post_for_outcome(&self, path: &str, body: &impl Serialize) -> Result<DataOutcome, ClientError> {
+        let body = serde_json::to_vec(body).map_err(ClientError::broken)?;
+        let (response, _connection) = self.send(Method::POST, path, body.into(), JSON).await?;
+        let status = response.status();
+        if status != StatusCode::CONFLICT {
+            return decode(refusal(response).await?).await;
+        }
+        let body = collect(response).await?;
+        let problem = serde_json::from_slice::<Problem>(&body).unwrap_or_default();
+        if problem.code.is_empty() {
+            return serde_json::from_slice(&body).map_err(ClientError::broken);
+        }
+        Err(ClientError::Refused {
+            status: status.as_u16(),
+            problem,
+        })
     }
 
     /// A stream of server-sent events at any path.
@@ -358,6 +432,10 @@ impl Events {
             self.ready.extend(data.map(|data| (kind, data)));
         }
     }
+}
+
+fn data_path(service: &str, name: &str) -> String {
+    format!("/v1/data/{}/{}", escape(service), escape(name))
 }
 
 /// A name as part of a path.

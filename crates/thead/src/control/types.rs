@@ -360,6 +360,191 @@ impl Outcomes {
     }
 }
 
+/// How a revision of a piece of data stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum DataState {
+    /// Workers that run, or come, are trying it.
+    #[default]
+    OnTrial,
+    /// It is what workers have.
+    InForce,
+    /// It was in force.
+    Replaced,
+    /// A worker refused it.
+    Refused,
+    /// A newer one took its place before anybody had tried it.
+    Superseded,
+}
+
+impl DataState {
+    /// As it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OnTrial => "on-trial",
+            Self::InForce => "in-force",
+            Self::Replaced => "replaced",
+            Self::Refused => "refused",
+            Self::Superseded => "superseded",
+        }
+    }
+}
+
+/// A revision of a piece of data. `GET /v1/data/{service}/{name}/history`, newest first, at most 10.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct DataRevision {
+    /// Its number: each is higher than any before, whatever happened in between.
+    pub revision: u64,
+    /// When it came to be.
+    pub time: UnixMillis,
+    /// Where it came from: a file, or whoever pushed it.
+    pub from: String,
+    /// How it stands.
+    pub state: DataState,
+    /// Why it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The older revision that it is the same as, if it took the place of one that was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub again: Option<u64>,
+    /// It is a memory file.
+    pub memory: bool,
+    /// Its bytes: of the JSON text, or of the memory file.
+    pub size: u64,
+    /// Its content can still be had.
+    pub kept: bool,
+}
+
+/// A piece of data that a service pushes to its workers. `GET /v1/data/{service}`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct DataPiece {
+    /// Its name.
+    pub name: String,
+    /// The file or directory that it is read from, if the configuration names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The highest number that was ever given out.
+    pub newest: u64,
+    /// What workers have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_force: Option<DataRevision>,
+    /// What they are trying.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_trial: Option<DataRevision>,
+    /// Why its file could not be pushed as it is now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// How each worker stands to it.
+    pub workers: Vec<DataWorker>,
+}
+
+/// How a worker stands to a piece of data.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct DataWorker {
+    /// Its place.
+    pub slot: u32,
+    /// Its number.
+    pub worker: u32,
+    /// Its process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// `applied`, `pending`, `refused`; `unacknowledged`: it said nothing in time, perhaps because its program does not know
+    /// of data; `told`: it has no channel to answer by; `nothing`: there was nothing to send.
+    pub state: String,
+    /// The revision that this is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    /// The one that it uses, if it has said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applied: Option<u64>,
+    /// Why it refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The content of a revision. `GET /v1/data/{service}/{name}?revision=7`; without a number of the one in force.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct DataContent {
+    /// About it.
+    pub about: DataRevision,
+    /// The value, unless it is a memory file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<Value>,
+    /// Where the memory file can be read, by the user of the service and by root, for as long as it is in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+/// New data. `POST /v1/data/{service}/{name}`: exactly one of `value`, `text` and `file`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct DataPush {
+    /// Any JSON value; so `null` is written as the text `null`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<Value>,
+    /// The text of a file, to be parsed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// A file or directory, absolute, that the user of the service can read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// How text and files are read: `auto` (by the extension), `json`, `yaml`, `toml`, `json5`, `text` or `memory`. Default:
+    /// as the piece is configured.
+    #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
+    pub form: Option<String>,
+    /// Where it comes from, for the history; of text also the name by whose extension it is read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+}
+
+/// `POST /v1/data/{service}/{name}/rollback`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct DataRollback {
+    /// The revision whose content is to be in force again, under a new number. Default: the one before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<u64>,
+}
+
+/// What came of a push or a rollback.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct DataOutcome {
+    /// Which service.
+    pub service: String,
+    /// Which piece.
+    pub name: String,
+    /// Whether it is in force.
+    pub ok: bool,
+    /// In words.
+    pub text: String,
+    /// Its number, if it got one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    /// The number under which everybody has again what was in force, after a refusal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub back: Option<u64>,
+    /// So many workers have applied it.
+    pub applied: usize,
+    /// So many have not said anything.
+    pub unacknowledged: usize,
+    /// So many have no channel to answer by.
+    pub told: usize,
+}
+
 /// Why a request was refused as a whole; nothing was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

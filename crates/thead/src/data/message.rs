@@ -1,6 +1,6 @@
 //! The two messages, as they are written.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use thead_core::id::Revision;
 use thead_wire::Serialization;
 
-use super::{Content, Memory};
+use super::Content;
 use crate::channel::{Message, encode};
 
 pub(super) const DATA: &str = "thead:data";
@@ -33,12 +33,7 @@ struct Push<'a> {
 enum Body<'a> {
     Text { value: &'a RawValue },
     Value { value: Value },
-    Memory { path: String, size: u64 },
-}
-
-/// Where a process of the same user can open a memory file of this one.
-pub(super) fn path_of(memory: &Memory) -> String {
-    format!("/proc/{}/fd/{}", std::process::id(), memory.as_fd().as_raw_fd())
+    Memory { path: PathBuf, size: u64 },
 }
 
 /// What a worker is sent; nothing if the value cannot be written in this serialization.
@@ -50,7 +45,7 @@ pub(super) fn push(serialization: Serialization, name: &str, revision: Revision,
             value: serde_json::from_str(value.get()).ok()?,
         },
         (Content::Memory(memory), _) => Body::Memory {
-            path: path_of(memory),
+            path: memory.path(),
             size: memory.len(),
         },
     };

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -69,6 +70,11 @@ impl Memory {
     /// The descriptor, for whoever passes it on: it stays open for as long as one of them has it.
     pub(crate) fn shared(&self) -> Arc<OwnedFd> {
         self.fd.clone()
+    }
+
+    /// Where any process of the same user can open it for reading, as long as this process has it.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.fd.as_raw_fd()).into()
     }
 
     /// Its size in bytes.
