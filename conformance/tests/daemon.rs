@@ -477,17 +477,21 @@ while True:
     let old = primary(&daemon);
     kill(old, Signal::KILL);
     served();
-    daemon.wait_for("py", "another primary", |service| {
-        service["phase"] == "ready" && service["primary"] != u64::from(old)
-    });
+    let another = |daemon: &Daemon, old: u32| {
+        daemon.wait_for("py", "another primary", |service| {
+            service["phase"] == "ready" && service["primary"] != u64::from(old)
+        });
+    };
+    another(&daemon, old);
     // The next daemon gets them from the primary, and they outlive that as well.
     daemon.kill();
     daemon.start_again();
     daemon.phase("py", "ready");
     get(port, "/");
-    kill(primary(&daemon), Signal::KILL);
+    let old = primary(&daemon);
+    kill(old, Signal::KILL);
     served();
-    daemon.phase("py", "ready");
+    another(&daemon, old);
     daemon.ok(&["reload", "py"]);
     get(port, "/");
     daemon.ok(&["stop", "py"]);

@@ -26,9 +26,9 @@ pub(crate) fn event(service: &str, kind: &str, bad: bool, text: impl Into<String
 
 /// Why a request is refused.
 pub(crate) fn problem(code: &str, message: impl Into<String>, hint: Option<&str>) -> Problem {
-    let mut problem = Problem::default();
-    problem.code = code.to_owned();
-    problem.message = message.into();
-    problem.hint = hint.map(str::to_owned);
-    problem
+    Problem {
+        code: code.to_owned(),
+        message: message.into(),
+        hint: hint.map(str::to_owned),
+    }
 }

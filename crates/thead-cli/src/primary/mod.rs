@@ -132,7 +132,7 @@ async fn serve(listener: UnixListener) -> io::Result<()> {
     for note in &program.notes {
         primary.tell("note", false, note.clone());
     }
-    primary.run().await
+    Box::pin(primary.run()).await
 }
 
 fn grouped(command: thead::Command, group: Option<&Cgroup>) -> thead::Command {

@@ -118,8 +118,7 @@ pub(crate) fn data(args: &DataArgs) -> ExitCode {
             Ok(0)
         }),
         DataVerb::Rollback { piece, to, json } => with_daemon(*json, async |daemon| {
-            let mut rollback = DataRollback::default();
-            rollback.to = *to;
+            let rollback = DataRollback { to: *to };
             let outcome = daemon.roll_back_data(&piece.service, &piece.name, &rollback).await?;
             Ok(tell(&outcome, *json))
         }),
@@ -151,10 +150,13 @@ fn push(args: &PushArgs) -> ExitCode {
 
 /// What is sent: a text that we can read, or the path of what only a file can be.
 fn what(args: &PushArgs) -> Result<DataPush, String> {
-    let mut push = DataPush::default();
-    push.form = args
+    let form = args
         .form
         .and_then(|form| Some(form.to_possible_value()?.get_name().to_owned()));
+    let mut push = DataPush {
+        form,
+        ..DataPush::default()
+    };
     if let Some(text) = &args.value {
         // As it is written, so that null is one.
         serde_json::from_str::<serde_json::Value>(text).map_err(|error| format!("--value is not JSON: {error}"))?;

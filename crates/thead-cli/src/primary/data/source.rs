@@ -390,7 +390,7 @@ mod tests {
         }
         fs::write(path.join("geo.bin"), [0xff, 0, 1]).unwrap();
         let read = read("x", &path.join("geo.bin"), Form::Auto).unwrap();
-        assert!(matches!(read.content, Content::Memory(memory) if &*memory.map().unwrap() == [0xff, 0, 1]));
+        assert!(matches!(read.content, Content::Memory(memory) if *memory.map().unwrap() == [0xff, 0, 1]));
     }
 
     #[test]
