@@ -410,7 +410,7 @@ fn trap_12_a_descriptor_of_the_primarys_is_known_by_its_number(runtime: Runtime)
         let listener = TcpListener::bind(client::local(0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut cluster = Cluster::new();
-        cluster.primary.inherit(33, listener.into());
+        cluster.primary.inherit(33, OwnedFd::from(listener));
         let kind = if runtime == Runtime::Deno {
             thead::Runtime::Deno
         } else {
