@@ -186,7 +186,6 @@ impl Command {
             if self.stdio.contains_key(&number) {
                 return Err(refuse(name, "its descriptor is given to something else"));
             }
-            rustix::io::ioctl_fionbio(socket, self.has_channel()).map_err(io::Error::from)?;
             spec.fds.push((number, sys::spawn::FdSource::Fd(socket.as_fd())));
         }
         let names: Vec<_> = self.listeners.iter().map(|(name, _)| name.as_str()).collect();
