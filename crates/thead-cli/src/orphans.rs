@@ -1,7 +1,5 @@
 //! Processes that nobody else looks after: what workers leave behind, and everything when thead is PID 1.
 
-use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use thead::sys::cgroup::Cgroup;
@@ -15,35 +13,10 @@ pub(crate) fn adopt() {
     }
 }
 
-/// Children that are neither workers nor orphans: whoever started them collects them.
-static OWN: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
-
-/// A child that is not taken for an orphan until this is dropped.
-#[derive(Debug)]
-pub(crate) struct Own(u32);
-
-impl Own {
-    /// Before anything else is awaited than the child's start.
-    pub(crate) fn new(pid: u32) -> Self {
-        own().insert(pid);
-        Self(pid)
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        own().remove(&self.0);
-    }
-}
-
-fn own() -> MutexGuard<'static, BTreeSet<u32>> {
-    OWN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Collects orphans that have ended. `false`: a process of our own has ended too and hides others; come back soon.
 pub(crate) fn collect(owns: impl Fn(u32) -> bool) -> bool {
     loop {
-        match reap::reap_one(|pid| owns(pid.unsigned_abs()) || own().contains(&pid.unsigned_abs())) {
+        match reap::reap_one(|pid| owns(pid.unsigned_abs())) {
             Ok(Peek::Orphan(..)) => {}
             Ok(Peek::Own(_)) => return false,
             Ok(Peek::Nothing) | Err(_) => return true,

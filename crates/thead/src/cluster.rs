@@ -254,7 +254,7 @@ impl Primary {
         if channel.is_some() {
             self.machine.input(now(), Input::Joined { worker, gated, slot });
         }
-        tokio::spawn(watch(worker, port, pidfd.clone(), self.sink.clone(), command.care()));
+        tokio::spawn(watch(worker, port, pidfd.clone(), self.sink.clone(), command.care(pid)));
         self.workers.insert(
             worker,
             Worker {

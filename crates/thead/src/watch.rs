@@ -17,6 +17,7 @@ use crate::abort::AbortSignal;
 use crate::channel::{Fault, Handle, Message, Port, until};
 use crate::sys;
 use crate::sys::pidfd::{self, ExitStatus};
+use crate::sys::reap::Spawned;
 
 /// Something that happened to a child.
 #[derive(Debug)]
@@ -80,6 +81,7 @@ pub(crate) fn cost_of(bytes: usize) -> u32 {
 
 /// What is done for a child besides watching it.
 pub(crate) struct Care {
+    pub(crate) pid: u32,
     /// When it gets the signal.
     pub(crate) deadline: Option<Instant>,
     /// What gives it the signal too.
@@ -103,10 +105,16 @@ pub(crate) fn watch<T: Copy>(
     care: Care,
 ) -> impl Future<Output = ()> {
     // Here and not in the future: one that is dropped unpolled leaves a process too.
+    let spawned = Spawned::new(care.pid);
+    let exit = exit_of(pidfd.clone());
+    let exit = async move {
+        let _spawned = spawned;
+        exit.await
+    };
     let watch = Watch {
         tag,
         port,
-        process: Process::Runs(Box::pin(exit_of(pidfd.clone()))),
+        process: Process::Runs(Box::pin(exit)),
         pidfd,
         sink,
         room: Arc::new(Semaphore::new(ROOM as usize)),

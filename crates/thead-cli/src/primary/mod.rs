@@ -95,8 +95,6 @@ async fn serve(listener: UnixListener) -> io::Result<()> {
     };
     let log = Writer::open(&spec.log_dir, spec.name.as_str(), launch::log_of(&spec.config.log))?;
     options.lines = Some(log.sink());
-    let group = Cgroup::create(&orphans::group_name(spec.name.as_str(), std::process::id())).unwrap_or_default();
-    options.program.command = grouped(options.program.command, group.as_ref());
     let mute = !options.program.command.has_channel();
     // What there is, workers have before their first connection.
     let (mut hot, ready) = match Hot::open(&spec, mute).await {
@@ -106,6 +104,8 @@ async fn serve(listener: UnixListener) -> io::Result<()> {
             return refuse(&link, &spec.name, &reason).await;
         }
     };
+    let group = Cgroup::create(&orphans::group_name(spec.name.as_str(), std::process::id())).unwrap_or_default();
+    options.program.command = grouped(options.program.command, group.as_ref());
     let mut service = match Service::start(options) {
         Ok(service) => service,
         Err(error) => return refuse(&link, &spec.name, &error.to_string()).await,

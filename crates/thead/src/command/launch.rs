@@ -67,7 +67,7 @@ impl Command {
         let (exit, exited) = watch::channel(None);
         let care = Care {
             exit: Some(exit),
-            ..self.care()
+            ..self.care(pid)
         };
         tokio::spawn(watch_over((), port, pidfd.clone(), sink, care));
         let child = Child::new(Born {
@@ -87,8 +87,9 @@ impl Command {
     }
 
     /// What ends it, beginning now.
-    pub(crate) fn care(&self) -> Care {
+    pub(crate) fn care(&self, pid: u32) -> Care {
         Care {
+            pid,
             deadline: self.timeout.map(|timeout| Instant::now() + timeout),
             abort: self.abort.clone(),
             signal: self.kill_signal,

@@ -3,8 +3,10 @@
 //! Own children are waited for by pidfd ([`super::pidfd::try_wait`]), never here. Nobody else in the process may call
 //! `waitpid(-1)`: the safety of signalling an orphan by its pid rests on our being the only one to collect it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::mem::MaybeUninit;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
@@ -30,8 +32,34 @@ pub enum Peek {
     Orphan(i32, ExitStatus),
 }
 
-/// Looks at one ended child, and collects it unless `is_own` knows its pid. Call it after SIGCHLD until it says
-/// [`Peek::Nothing`].
+/// Children that this library has spawned and not collected yet.
+static SPAWNED: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+fn spawned() -> MutexGuard<'static, BTreeSet<i32>> {
+    SPAWNED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A child that is waited for by its pidfd: nothing here takes it for an orphan until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Spawned(i32);
+
+impl Spawned {
+    /// Before anything else happens than its start.
+    pub(crate) fn new(pid: u32) -> Self {
+        let pid = pid.cast_signed();
+        spawned().insert(pid);
+        Self(pid)
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        spawned().remove(&self.0);
+    }
+}
+
+/// Looks at one ended child, and collects it unless `is_own` knows its pid, or [`Command`](crate::Command) has started it. Call
+/// it after SIGCHLD until it says [`Peek::Nothing`].
 ///
 /// # Errors
 /// None that are known.
@@ -39,11 +67,12 @@ pub fn reap_one(is_own: impl FnOnce(i32) -> bool) -> io::Result<Peek> {
     let Some(pid) = first_ended()? else {
         return Ok(Peek::Nothing);
     };
-    if is_own(pid.as_raw_nonzero().get()) {
-        return Ok(Peek::Own(pid.as_raw_nonzero().get()));
+    let number = pid.as_raw_nonzero().get();
+    if spawned().contains(&number) || is_own(number) {
+        return Ok(Peek::Own(number));
     }
     match pidfd::wait(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)? {
-        Some(status) => Ok(Peek::Orphan(pid.as_raw_nonzero().get(), status)),
+        Some(status) => Ok(Peek::Orphan(number, status)),
         None => Ok(Peek::Nothing),
     }
 }

@@ -413,3 +413,20 @@ fn a_socket_without_a_place_or_a_name_is_refused() {
         }
     });
 }
+
+#[test]
+fn a_child_is_not_taken_for_an_orphan() {
+    use thead::sys::reap::{Peek, reap_one};
+    test(async || {
+        let child = Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
+        // The runtime does not turn meanwhile, so it has not collected it.
+        let peek = loop {
+            match reap_one(|_| false).unwrap() {
+                Peek::Nothing => std::thread::yield_now(),
+                peek => break peek,
+            }
+        };
+        assert_eq!(peek, Peek::Own(child.id().cast_signed()));
+        assert_eq!(child.wait().await, ExitStatus::Code(7));
+    });
+}

@@ -5,17 +5,19 @@ use std::time::Duration;
 use thead::Command;
 use thead::core::service::Outcome;
 use thead::output::{self, Block, Item, Queue, Sink, Stream, WhenFull};
-use thead::service::{Drain, Options, Policy, Ready, Service, ServiceEvent};
+use thead::service::{Drain, Options, Policy, Program, Ready, Service, ServiceEvent};
 
 use crate::kit::{forget_peak, in_time, peak, test};
 
 /// A service of shells that run until they end.
 fn service(script: &str, instances: usize, sink: Sink) -> Service {
-    let mut options = Options::new(Command::new("sh").arg("-c").arg(script));
-    options.life.instances = instances;
-    options.life.ready = Ready::After(Duration::ZERO);
-    options.life.restart.policy = Policy::Never;
-    options.drain = Drain::Signal;
+    let mut program = Program::new(Command::new("sh").arg("-c").arg(script));
+    program.drain = Drain::Signal;
+    let mut options = Options::new(program);
+    let life = &mut options.settings.life;
+    life.instances = instances;
+    life.ready = Ready::After(Duration::ZERO);
+    life.restart.policy = Policy::Never;
     options.lines = Some(sink);
     Service::start(options).unwrap()
 }

@@ -9,7 +9,6 @@ use thead::{ChildEvent, Command, ExitStatus, Stdio};
 use tokio::io::AsyncReadExt;
 
 use super::source::Shown;
-use crate::orphans::Own;
 
 /// How long it may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,7 +43,6 @@ pub(super) async fn check(
     let mut child = command
         .spawn()
         .map_err(|error| format!("the check cannot be started: {error}"))?;
-    let _own = Own::new(child.id());
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let mut printed = (Vec::new(), Vec::new());
     let run = async {
