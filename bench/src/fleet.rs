@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal};
@@ -110,14 +110,7 @@ impl Server {
                 command
             }
             Candidate::Pm2 => {
-                // Its daemon runs under the "node" of PATH.
-                let bin = dir.path().join("bin");
-                fs::create_dir(&bin)?;
-                symlink(&node, bin.join("node"))?;
-                let pm2 = Daemon {
-                    home: dir.path().join("pm2"),
-                    path: path_with(bin)?,
-                };
+                let pm2 = Daemon::in_dir(dir.path())?;
                 let mut command = pm2.command();
                 command
                     .arg("start")
@@ -166,13 +159,25 @@ impl Server {
 
 /// PM2's daemon, ended when this is dropped.
 #[derive(Debug)]
-struct Daemon {
+pub(crate) struct Daemon {
     home: PathBuf,
     path: OsString,
 }
 
 impl Daemon {
-    fn command(&self) -> Command {
+    /// It starts with the first command.
+    pub(crate) fn in_dir(dir: &Path) -> Result<Self, Failure> {
+        // It runs under the "node" of PATH.
+        let bin = dir.join("bin");
+        fs::create_dir(&bin)?;
+        symlink(host::runtime(NODE), bin.join("node"))?;
+        Ok(Self {
+            home: dir.join("pm2"),
+            path: path_with(bin)?,
+        })
+    }
+
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(host::runtime(NODE));
         command
             .arg(host::script("node_modules/pm2/bin/pm2"))
@@ -184,7 +189,7 @@ impl Daemon {
         command
     }
 
-    fn pid(&self) -> Result<u32, Failure> {
+    pub(crate) fn pid(&self) -> Result<u32, Failure> {
         Ok(fs::read_to_string(self.home.join("pm2.pid"))?.trim().parse()?)
     }
 }
