@@ -9,6 +9,7 @@ use thead_core::id::WorkerId;
 use thead_core::worker::Slot;
 
 mod capture;
+mod pace;
 mod queue;
 
 pub(crate) use capture::Tail;
