@@ -42,7 +42,7 @@ fn nobody_else_can_come_near_it() {
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     let home = daemon.home();
     assert_eq!(mode(&home.join("run")), 0o700);
-    assert_eq!(mode(&home.join("state")), 0o700);
+    assert_eq!(mode(&home.join("state")), 0o711);
     assert_eq!(mode(&daemon.socket()), 0o600);
     daemon.ok(&["start", "--name", "sleeper", "sleep", "1000"]);
     eventually("the state to be saved", || {

@@ -163,7 +163,7 @@ const SICK: &str = "
     server.listen(Number(process.env.PORT), '127.0.0.1');
 ";
 
-fn g04_a_worker_is_ready_when_it_answers_so_and_each_is_asked_for_itself(runtime: Runtime) {
+fn g4_a_worker_is_ready_when_it_answers_so_and_each_is_asked_for_itself(runtime: Runtime) {
     let port = client::free_port();
     let run = Run::script(runtime, SICK).env("PORT", port);
     let mut thead = run

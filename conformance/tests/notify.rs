@@ -67,7 +67,7 @@ fn a_plain_server_gets_its_socket_as_from_systemd_and_serves_on_all_workers() {
 }
 
 #[test]
-fn g01_a_reload_of_plain_servers_loses_no_request() {
+fn g1_a_reload_of_plain_servers_loses_no_request() {
     let run = python(SERVER)
         .workers(2)
         .option("--ready", "notify")
@@ -152,7 +152,7 @@ fn a_socket_that_cannot_be_bound_is_told_before_anything_starts() {
 }
 
 #[test]
-fn g04_a_program_is_ready_when_it_says_so_and_not_before() {
+fn g4_a_program_is_ready_when_it_says_so_and_not_before() {
     let text = "
 time.sleep(1.2)
 tell('READY=1')
