@@ -18,6 +18,7 @@ use crate::output::Sink;
 
 mod event;
 mod health;
+mod memory;
 mod operator;
 mod options;
 mod status;
@@ -33,6 +34,7 @@ pub use thead_core::restart::{Backoff, Intensity, Policy, Restart};
 pub use thead_core::service::{Config as Life, Ready, Reload, Stop};
 
 use health::{News, next_notice};
+use memory::Memory;
 use operator::{Request, What};
 use worker::{Worker, exit};
 
@@ -70,6 +72,7 @@ pub struct Service {
     last_ticket: u64,
     operator: Operator,
     requests: mpsc::Receiver<Request>,
+    memory: Memory,
     /// What programs say of themselves.
     notices: Option<NotifySocket>,
     /// One for each probe and each stuck worker at most.
@@ -121,6 +124,7 @@ impl Service {
             operator,
             requests,
             lines,
+            memory: Memory::default(),
             notices: None,
             news,
             heard,
@@ -207,6 +211,7 @@ impl Service {
                 self.machine.deadline().map(Instant::from_std),
                 self.lame_duck,
                 self.watch_deadline(),
+                self.memory_deadline(),
             ];
             let deadline = deadlines.into_iter().flatten().min();
             tokio::select! {
@@ -228,6 +233,7 @@ impl Service {
             }
             self.machine.advance(now());
             self.advance_watches();
+            self.look_at_memory();
         }
     }
 
@@ -241,21 +247,21 @@ impl Service {
                 if life.validate().is_ok() {
                     self.settings = *settings;
                     self.watch_anew();
+                    self.limit_anew();
                 }
                 (Order::Configure(Box::new(life)), None)
             }
             What::Signal(signal, slot) => {
-                for (id, worker) in &self.workers {
-                    if slot.is_none_or(|slot| slot == worker.slot) {
-                        self.kill(*id, signal);
-                    }
+                let meant = |worker: &Worker| slot.is_none_or(|slot| slot == worker.slot);
+                let workers = self.workers.iter().filter(|(_, worker)| meant(worker));
+                for id in workers.map(|(id, _)| *id).collect::<Vec<_>>() {
+                    self.kill(id, signal);
                 }
                 let _ = reply.send(Ok(self.done(Instant::now())));
                 return;
             }
         };
-        self.last_ticket += 1;
-        let ticket = Ticket(self.last_ticket);
+        let ticket = self.next_ticket();
         let ordered = Ordered {
             since: Instant::now(),
             program,
@@ -263,6 +269,11 @@ impl Service {
         };
         self.orders.insert(ticket, ordered);
         self.machine.input(now(), Input::Order { ticket, order });
+    }
+
+    fn next_ticket(&mut self) -> Ticket {
+        self.last_ticket += 1;
+        Ticket(self.last_ticket)
     }
 
     fn done(&self, since: Instant) -> Done {
@@ -349,11 +360,11 @@ impl Service {
                     .extend(fault.map(|fault| ServiceEvent::Fault { worker, fault }));
                 Input::Disconnected { worker }
             }
-            PrimaryEvent::Exit { worker, status } => Input::Exited {
-                worker,
-                status: exit(status),
-                oom: false,
-            },
+            PrimaryEvent::Exit { worker, status } => {
+                let status = exit(status);
+                let oom = self.was_out_of_memory(worker, status);
+                Input::Exited { worker, status, oom }
+            }
         };
         self.machine.input(now(), input);
     }

@@ -6,6 +6,7 @@
 //! It is public so that tests, benchmarks and the program `thead` can reach it; its names may change in any release.
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
+pub mod cgroup;
 pub mod errno;
 pub mod helper;
 pub mod inherit;
