@@ -116,6 +116,8 @@ pub struct Command {
     nice: Option<i32>,
     umask: Option<u32>,
     cgroup: Option<PathBuf>,
+    /// Another one, of another hierarchy.
+    also_cgroup: Option<PathBuf>,
     pub(crate) timeout: Option<Duration>,
     abort: Option<AbortSignal>,
     pub(crate) kill_signal: i32,
@@ -155,6 +157,7 @@ impl Command {
             nice: None,
             umask: None,
             cgroup: None,
+            also_cgroup: None,
             timeout: None,
             abort: None,
             kill_signal: libc::SIGTERM,
@@ -416,6 +419,12 @@ impl Command {
     #[must_use]
     pub fn cgroup(mut self, directory: impl Into<PathBuf>) -> Self {
         self.cgroup = Some(directory.into());
+        self
+    }
+
+    /// Starts the child in this control group too: one of another hierarchy, or the only one.
+    pub(crate) fn also_cgroup(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.also_cgroup = Some(directory.into());
         self
     }
 
