@@ -218,7 +218,7 @@ on!(nodes:
     a_worker_that_is_busy_at_its_start_is_given_time,
     heartbeats_keep_no_program_alive_and_are_seen_by_none,
     who_debugs_a_program_may_stop_it,
-    g04_a_worker_is_ready_when_it_answers_so_and_each_is_asked_for_itself,
+    g4_a_worker_is_ready_when_it_answers_so_and_each_is_asked_for_itself,
     a_worker_is_ready_when_it_takes_a_connection,
 );
 on!([node22 Node22]: g19_a_worker_that_waits_for_another_process_says_nothing_and_takes_that_along);
