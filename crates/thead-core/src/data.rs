@@ -13,8 +13,8 @@
 //!   worker that answers has the newest or the one before, and no third is about.
 //! - On trial a revision is in nobody's favour yet: one refusal, and the revision before it goes to everybody. A worker that
 //!   took part and dies before it answers has refused: data that kills whoever applies it would else kill all.
-//! - A worker that comes gets what is offered: the revision on trial, else the one in force. What is in force is not rolled
-//!   back because a newcomer refuses it: the others live with it.
+//! - A worker that comes gets what is offered: the revision on trial as long as nobody has refused it, else the one in force.
+//!   What is in force is not rolled back because a newcomer refuses it: the others live with it.
 //! - Who never answers, because its program does not know of revisions, is waited for once and can refuse nothing. Where
 //!   nobody runs, a revision stays on trial until somebody does.
 
@@ -170,8 +170,8 @@ impl Piece {
     /// What a worker that comes now gets.
     pub fn offered(&self) -> Option<Revision> {
         match self.phase {
-            Phase::Trial { .. } => Some(self.newest),
-            Phase::Rest | Phase::Return { .. } => self.good,
+            Phase::Trial { refusal: None, .. } => Some(self.newest),
+            _ => self.good,
         }
     }
 
@@ -322,11 +322,9 @@ impl Piece {
         if !self.answered(worker, revision, Answer::Refused(reason.clone())) {
             return;
         }
-        match &mut self.phase {
-            Phase::Trial { refusal, .. } => {
-                refusal.get_or_insert((worker, reason));
-            }
-            Phase::Rest | Phase::Return { .. } => self.emit(Event::Declined {
+        match &self.phase {
+            Phase::Trial { .. } if revision == self.newest => self.object(worker, reason),
+            _ => self.emit(Event::Declined {
                 worker,
                 revision,
                 reason,
@@ -334,17 +332,27 @@ impl Piece {
         }
     }
 
+    /// The revision on trial is refused.
+    fn object(&mut self, worker: WorkerId, reason: String) {
+        if let Phase::Trial { refusal, .. } = &mut self.phase
+            && refusal.is_none()
+        {
+            *refusal = Some((worker, reason));
+            self.actions.push_back(Action::Offer { revision: self.good });
+        }
+    }
+
     fn gone(&mut self, worker: WorkerId, died: bool) {
         let Some(member) = self.members.remove(&worker) else {
             return;
         };
-        if let Phase::Trial { until, refusal, .. } = &mut self.phase {
-            if died && member.takes_part && member.is_pending() {
-                refusal.get_or_insert((worker, "it died before it answered".into()));
-            }
-            if self.members.is_empty() {
-                *until = None;
-            }
+        if died && member.takes_part && member.is_pending() && member.sent == Some(self.newest) {
+            self.object(worker, "it died before it answered".into());
+        }
+        if let Phase::Trial { until, .. } = &mut self.phase
+            && self.members.is_empty()
+        {
+            *until = None;
         }
     }
 
@@ -445,7 +453,6 @@ impl Piece {
         };
         let Some(good) = self.good else {
             self.emit(refused(None));
-            self.actions.push_back(Action::Withdraw);
             self.phase = Phase::Rest;
             return;
         };

@@ -23,7 +23,7 @@ use thead::core::worker::Phase;
 use thead::data::{Change, Content, Event, Piece, Revision, Standing};
 use thead::service::{Operator, Service};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::config::{Form, Name};
 use crate::role::{Ask, Spec};
@@ -43,6 +43,8 @@ pub(crate) fn files_dir(data_dir: &Path) -> PathBuf {
 #[derive(Debug)]
 pub(super) struct Hot {
     pieces: BTreeMap<String, Held>,
+    /// Keepers of pieces that are no more, which may still be at it.
+    closing: BTreeMap<String, JoinHandle<()>>,
     watch: Watch,
     complaints: mpsc::UnboundedReceiver<String>,
     says: (mpsc::UnboundedSender<Say>, mpsc::UnboundedReceiver<Say>),
@@ -65,6 +67,7 @@ struct Held {
     changes: mpsc::UnboundedSender<Noted>,
     look: Arc<Notify>,
     seen: Arc<Mutex<Seen>>,
+    task: Option<JoinHandle<()>>,
 }
 
 /// What the service has told, and the worker that it is about as people know it.
@@ -119,6 +122,7 @@ impl Hot {
         let (complain, complaints) = mpsc::unbounded_channel();
         let mut hot = Self {
             pieces: BTreeMap::new(),
+            closing: BTreeMap::new(),
             watch: Watch::new(complain),
             complaints,
             says: mpsc::unbounded_channel(),
@@ -166,7 +170,10 @@ impl Hot {
                 continue;
             }
             let first = start.push.map(|content| service.push(&name, content));
-            tokio::spawn(keeper.run(service.operator(), first));
+            let task = tokio::spawn(keeper.run(service.operator(), first));
+            if let Some(held) = self.pieces.get_mut(&name) {
+                held.task = Some(task);
+            }
         }
     }
 
@@ -224,6 +231,7 @@ impl Hot {
             changes,
             look,
             seen,
+            task: None,
         };
         self.pieces.insert(plan.name.to_string(), held);
         ends
@@ -233,7 +241,12 @@ impl Hot {
     fn add(&mut self, plan: Plan, operator: Operator) {
         let ends = self.hold(&plan);
         let says = self.says.0.clone();
-        tokio::spawn(async move {
+        let (name, before) = (plan.name.to_string(), self.closing.remove(plan.name.as_str()));
+        let task = tokio::spawn(async move {
+            if let Some(before) = before {
+                // Two would write one history.
+                let _ = before.await;
+            }
             let name = plan.name.clone();
             let (keeper, start) = match Keeper::open(plan, ends).await {
                 Ok(opened) => opened,
@@ -259,6 +272,9 @@ impl Hot {
                 keeper.run(operator, first).await;
             }
         });
+        if let Some(held) = self.pieces.get_mut(&name) {
+            held.task = Some(task);
+        }
     }
 
     /// Goes by another configuration from now on.
@@ -273,6 +289,7 @@ impl Hot {
         for name in gone {
             if let Some(held) = self.pieces.remove(&name) {
                 let _ = held.jobs.send(Job::Close);
+                self.closing.extend(held.task.map(|task| (name.clone(), task)));
             }
             service.close_data(&name);
         }

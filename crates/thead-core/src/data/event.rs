@@ -59,8 +59,11 @@ pub enum Action {
         /// What.
         revision: Revision,
     },
-    /// Nothing is offered any more: what was has been refused, and nothing was before it.
-    Withdraw,
+    /// This older revision is what is offered from now on, or nothing: the newest was refused.
+    Offer {
+        /// Which.
+        revision: Option<Revision>,
+    },
     /// Nobody needs it any more.
     Forget {
         /// What.

@@ -266,3 +266,19 @@ fn what_is_said_of_others_revisions_does_nothing() {
     world.read_all();
     assert_eq!(world.piece.in_force(), Some(Revision(2)));
 }
+
+#[test]
+fn g43_who_comes_after_a_refusal_is_not_given_what_was_refused() {
+    let (mut world, [a, b, c]) = three();
+    world.push(9);
+    world.read(b);
+    world.gone(a, true);
+    // It waits for the answer of the third, and all the while workers come.
+    let new = world.join(CONTENT);
+    world.read(new);
+    assert_eq!(world.standing(new), applied(1));
+    world.read(c);
+    world.read_all();
+    assert_eq!(world.standing(new), applied(3));
+    assert_eq!(world.content(c), Some(0));
+}

@@ -47,6 +47,8 @@ pub(crate) struct World {
     pub(crate) contents: BTreeMap<Revision, Badness>,
     /// All that ever were, for the history.
     history: BTreeMap<Revision, Badness>,
+    /// The number under which a content came first.
+    firsts: BTreeMap<Revision, Revision>,
     newest: Revision,
     /// What a program without a channel would find.
     found: Option<Revision>,
@@ -72,6 +74,7 @@ impl World {
             pushes: BTreeMap::new(),
             history: contents.clone(),
             contents,
+            firsts: in_force.map(|revision| (revision, revision)).into_iter().collect(),
             newest,
             found: in_force,
             answered: BTreeSet::new(),
@@ -226,6 +229,11 @@ impl World {
                         Origin::Push(ticket) => self.pushes[&ticket],
                         Origin::Revision(old) => self.contents[&old],
                     };
+                    let first = match origin {
+                        Origin::Push(_) => revision,
+                        Origin::Revision(old) => self.firsts[&old],
+                    };
+                    self.firsts.insert(revision, first);
                     self.contents.insert(revision, badness);
                     self.history.insert(revision, badness);
                 }
@@ -239,7 +247,7 @@ impl World {
                         worker.inbox.push_back(revision);
                     }
                 }
-                Action::Withdraw => self.found = None,
+                Action::Offer { revision } => self.found = revision,
                 Action::Forget { revision } => {
                     assert!(self.contents.remove(&revision).is_some(), "forgotten once");
                 }
@@ -291,11 +299,14 @@ impl World {
             let worker = &self.workers[&id];
             // Who takes part, has answered in time, and never refused what was good for the others, is never two behind.
             let one_before = Revision(newest.0.saturating_sub(1));
+            // Who came after a refusal has had all the while what all have now.
+            let near =
+                |revision: Revision| revision >= one_before || self.firsts.get(&revision) == self.firsts.get(&newest);
             match standing {
                 Standing::Applied { revision } => {
                     assert_eq!(worker.uses, Some(revision));
                     assert!(
-                        revision >= one_before || self.piece.offered().is_none(),
+                        near(revision) || self.piece.offered().is_none(),
                         "{id} is at {revision} of {newest}"
                     );
                 }
@@ -303,7 +314,7 @@ impl World {
                     assert!(revision >= one_before);
                     let fine = worker.refused.is_empty() && worker.uses.is_some() && !worker.late;
                     assert!(
-                        !fine || worker.uses >= Some(one_before),
+                        !fine || worker.uses.is_some_and(near),
                         "{id} uses {:?} of {newest}",
                         worker.uses
                     );

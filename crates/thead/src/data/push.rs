@@ -31,8 +31,8 @@ pub struct Event {
 pub enum Change {
     /// This is what a worker that comes now gets; where there are workers without a channel, they are to find it.
     Made(Made),
-    /// A worker that comes now gets nothing.
-    Withdrawn,
+    /// A worker that comes now gets this older content, or nothing: the newest was refused.
+    Offered(Option<Content>),
     /// To a push, or to a worker.
     Told(Piece),
 }
@@ -349,7 +349,10 @@ impl Held {
                         self.send(name, channel, revision);
                     }
                 }
-                Action::Withdraw => tell(Change::Withdrawn),
+                Action::Offer { revision } => {
+                    let content = revision.and_then(|revision| self.contents.get(&revision).cloned());
+                    tell(Change::Offered(content));
+                }
                 Action::Forget { revision } => {
                     self.contents.remove(&revision);
                     self.written.retain(|_, (written, _)| *written != revision);

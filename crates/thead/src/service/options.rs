@@ -96,7 +96,7 @@ impl Sockets {
     }
 }
 
-/// How a service is run. All of it can be changed while it runs, by [`Operator::configure`].
+/// How a service is run. All of it can be changed while it runs, by [`Operator::configure`](super::Operator::configure).
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// How many workers, how they are restarted, reloaded and stopped.
@@ -144,7 +144,7 @@ impl Default for Settings {
 pub struct Options {
     /// What its workers are, until a reload or restart brings another.
     pub program: Program,
-    /// How it is run, until [`Operator::configure`] says otherwise.
+    /// How it is run, until [`Operator::configure`](super::Operator::configure) says otherwise.
     pub settings: Settings,
     /// Who gets which connection.
     pub cluster: crate::cluster::Config,

@@ -12,6 +12,17 @@ use super::source::Shown;
 
 /// How long it may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A check, and where it runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Check<'a> {
+    /// The command.
+    pub(super) words: &'a [String],
+    pub(super) cwd: &'a Path,
+    /// A directory that can be made, and removed again.
+    pub(super) scratch: &'a Path,
+    pub(super) patience: Duration,
+}
 /// What it may print, of which the last line is the reason.
 const PRINTED: u64 = 64 << 10;
 
@@ -20,13 +31,13 @@ const PRINTED: u64 = 64 << 10;
 ///
 /// # Errors
 /// Why the data is refused: what the command said last, or what became of it.
-pub(super) async fn check(
-    words: &[String],
-    cwd: &Path,
-    scratch: &Path,
-    shown: Shown,
-    content: &Content,
-) -> Result<(), String> {
+pub(super) async fn check(check: Check<'_>, shown: Shown, content: &Content) -> Result<(), String> {
+    let Check {
+        words,
+        cwd,
+        scratch,
+        patience,
+    } = check;
     let (place, content) = (scratch.to_owned(), content.clone());
     let candidate = tokio::task::spawn_blocking(move || Candidate::new(&place, shown, &content));
     let candidate = candidate.await.map_err(|error| error.to_string())??;
@@ -69,12 +80,12 @@ pub(super) async fn check(
         };
         tokio::join!(read, ended).1
     };
-    let status = match tokio::time::timeout(PATIENCE, run).await {
+    let status = match tokio::time::timeout(patience, run).await {
         Ok(status) => status,
         Err(_) => {
             child.kill_tree();
             child.wait().await;
-            return Err(format!("the check ({shown}) took longer than {PATIENCE:?}"));
+            return Err(format!("the check ({shown}) took longer than {patience:?}"));
         }
     };
     let ended = match status {
@@ -132,5 +143,69 @@ impl Drop for Candidate {
         if let Some(dir) = &self.dir {
             let _ = fs::remove_dir_all(dir);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    async fn run(script: &str, patience: Duration) -> (Result<(), String>, bool) {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = dir.path().join("scratch");
+        let words = ["sh", "-c", script, "check"].map(str::to_owned);
+        let one = Check {
+            words: &words,
+            cwd: dir.path(),
+            scratch: &scratch,
+            patience,
+        };
+        let shown = Shown::Bytes("flags.yaml".into(), b"a: 1".to_vec());
+        let done = check(one, shown, &Content::value(&1).unwrap()).await;
+        (done, scratch.exists())
+    }
+
+    #[tokio::test]
+    async fn a_check_sees_the_file_under_its_name_and_its_last_words_are_the_reason() {
+        for (script, expected) in [
+            (r#"test "$(cat "$1")" = "a: 1" && test "${1##*/}" = flags.yaml"#, Ok(())),
+            (
+                "echo on the way >&2; echo 'a: must be 2' >&2; echo; exit 3",
+                Err("exited with 3: a: must be 2"),
+            ),
+            ("echo out; exit 1", Err("exited with 1: out")),
+            ("exit 4", Err("exited with 4")),
+            ("kill -9 $$", Err("was killed by signal 9")),
+        ] {
+            let (done, left) = run(script, PATIENCE).await;
+            assert!(!left, "nothing is left of it");
+            match (done, expected) {
+                (Ok(()), Ok(())) => {}
+                (Err(said), Err(expected)) => assert!(said.ends_with(expected), "{said} is not {expected}"),
+                (done, expected) => panic!("{script}: {done:?} is not {expected:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_check_that_hangs_is_killed_with_all_that_it_started() {
+        let (done, left) = run("sleep 1000 & sleep 1000", Duration::from_millis(200)).await;
+        assert!(done.unwrap_err().ends_with("took longer than 200ms"));
+        assert!(!left);
+    }
+
+    #[tokio::test]
+    async fn a_check_that_cannot_be_started_refuses() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = Check {
+            words: &["/nowhere/check".to_owned()],
+            cwd: dir.path(),
+            scratch: &dir.path().join("scratch"),
+            patience: PATIENCE,
+        };
+        let done = check(one, Shown::Dir(dir.path().into()), &Content::value(&1).unwrap()).await;
+        assert!(done.unwrap_err().starts_with("the check cannot be started"));
     }
 }

@@ -172,7 +172,6 @@ impl History {
                 _ => {}
             }
         }
-        history.tidy();
         Ok(Found {
             newest: Revision(history.book.reserved),
             history,
@@ -451,5 +450,170 @@ impl History {
                 let _ = fs::remove_file(entry.path());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    fn value(number: u64) -> Content {
+        Content::value(&number).unwrap()
+    }
+
+    fn open(dir: &Path) -> Found {
+        History::open("x", dir).unwrap()
+    }
+
+    /// Pushes what is in force at once.
+    fn push(history: &mut History, revision: u64, content: &Content) {
+        history.keep(content, "a test", Some(revision), None).unwrap();
+        history.begin(Revision(revision));
+        history.end(Revision(revision), DataState::InForce, None).unwrap();
+    }
+
+    fn number(content: &Content) -> u64 {
+        let Content::Value(value) = content else {
+            panic!("{content:?}")
+        };
+        value.get().parse().unwrap()
+    }
+
+    #[test]
+    fn what_was_in_force_is_there_again_and_numbers_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("x");
+        let found = open(&dir);
+        assert_eq!((found.newest, found.in_force.is_none()), (Revision(0), true));
+        let mut history = found.history;
+        push(&mut history, 1, &value(10));
+        push(&mut history, 2, &value(20));
+        // A crash during the next.
+        history.keep(&value(30), "a test", Some(3), None).unwrap();
+        drop(history);
+        let found = open(&dir);
+        assert_eq!(
+            found.newest,
+            Revision(4),
+            "three, and the rollback that may have followed"
+        );
+        let (revision, content) = found.in_force.unwrap();
+        assert_eq!((revision, number(&content)), (Revision(2), 20));
+        let (content, from, digest) = found.again.unwrap();
+        assert_eq!((number(&content), from.as_str(), digest), (30, "a test", Some(3)));
+        let mut history = found.history;
+        assert!(history.has_file(2) && !history.has_file(3));
+        // It is refused now, and what was in force has another number.
+        history.keep(&value(30), "a test", Some(3), None).unwrap();
+        history.begin(Revision(5));
+        assert!(history.has_file(3) && history.knows(Revision(5), false) && !history.knows(Revision(5), true));
+        history.again(Revision(6), Revision(2));
+        history.end(Revision(5), DataState::Refused, Some("no".into())).unwrap();
+        let states: Vec<_> = history
+            .revisions()
+            .iter()
+            .map(|about| (about.revision, about.state))
+            .collect();
+        let expected = [
+            (6, DataState::InForce),
+            (5, DataState::Refused),
+            (2, DataState::Replaced),
+            (1, DataState::Replaced),
+        ];
+        assert_eq!(states, expected);
+        assert_eq!(history.before(), Some(Revision(1)), "the one before is another content");
+        let found = open(&dir);
+        assert_eq!(
+            found.in_force.map(|(revision, content)| (revision, number(&content))),
+            Some((Revision(6), 20))
+        );
+        assert!(found.again.is_none() && found.damage.is_none());
+    }
+
+    #[test]
+    fn a_history_cut_at_any_byte_never_takes_a_number_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("x");
+        let mut history = open(&dir).history;
+        push(&mut history, 1, &value(10));
+        push(&mut history, 2, &value(20));
+        let (path, old) = (dir.join(FILE), dir.join("history.json.old"));
+        let (whole, before) = (fs::read(&path).unwrap(), fs::read(&old).unwrap());
+        for length in (0..whole.len()).step_by(7) {
+            for also_old in [false, true] {
+                fs::write(&path, &whole[..length]).unwrap();
+                fs::write(
+                    &old,
+                    if also_old {
+                        &before[..length.min(before.len() - 1)]
+                    } else {
+                        &before
+                    },
+                )
+                .unwrap();
+                let found = open(&dir);
+                assert!(found.newest > Revision(2), "cut at {length}");
+                assert!(found.damage.is_some());
+                assert_eq!(found.in_force.is_none(), also_old, "cut at {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_too_old_or_too_large_is_let_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("x");
+        let mut history = open(&dir).history;
+        for number in 1..=30 {
+            push(&mut history, number, &value(number));
+        }
+        assert_eq!(history.revisions().len(), REMEMBERED);
+        assert!(history.revisions().iter().all(|about| about.kept));
+        assert_eq!(number(&history.content("x", Revision(21)).unwrap()), 21);
+        assert!(
+            history
+                .content("x", Revision(20))
+                .unwrap_err()
+                .starts_with("it has no revision 20; remembered are 30, 29")
+        );
+        let large = |byte: u8| Content::memory("x", &mut &vec![byte; 40 << 20][..], MEMORY_LIMIT).unwrap();
+        for number in 31..=34 {
+            push(&mut history, number, &large(1));
+        }
+        let kept: Vec<_> = history
+            .revisions()
+            .iter()
+            .filter(|about| about.kept)
+            .map(|about| about.revision)
+            .collect();
+        assert_eq!(kept[..3], [34, 33, 32], "two in any case, and one that has room");
+        assert!(!kept.contains(&31) && kept.contains(&30));
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), kept.len() + 2);
+        assert!(
+            history
+                .content("x", Revision(31))
+                .unwrap_err()
+                .ends_with("is not kept any more")
+        );
+        let Content::Memory(memory) = open(&dir).in_force.unwrap().1 else {
+            panic!()
+        };
+        assert_eq!(memory.len(), 40 << 20);
+    }
+
+    #[test]
+    fn a_lost_content_is_told_and_its_file_is_pushed_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("x");
+        let mut history = open(&dir).history;
+        push(&mut history, 1, &value(10));
+        assert!(history.has_file(1));
+        fs::write(history.path(history.entry(Revision(1)).unwrap().kept), "1").unwrap();
+        let found = open(&dir);
+        assert!(found.in_force.is_none() && !found.history.has_file(1));
+        assert!(found.damage.unwrap().contains("is lost: it is cut off"));
+        assert!(found.newest >= Revision(1));
     }
 }

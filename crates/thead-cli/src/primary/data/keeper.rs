@@ -12,7 +12,7 @@ use thead::data::{Change, Content, Made, Piece, PushError, Pushing, Revision, Ta
 use thead::service::Operator;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::check::check;
+use super::check::{Check, PATIENCE, check};
 use super::files;
 use super::history::History;
 use super::source::{self, Shown};
@@ -318,10 +318,16 @@ impl Keeper {
     }
 
     async fn check(&self, shown: Shown, content: &Content) -> Result<(), String> {
-        match &self.plan.check {
-            Some(words) => check(words.words(), &self.plan.cwd, &self.plan.scratch(), shown, content).await,
-            None => Ok(()),
-        }
+        let Some(words) = &self.plan.check else {
+            return Ok(());
+        };
+        let one = Check {
+            words: words.words(),
+            cwd: &self.plan.cwd,
+            scratch: &self.plan.scratch(),
+            patience: PATIENCE,
+        };
+        check(one, shown, content).await
     }
 
     async fn keep(&self, new: &New) -> Result<(), String> {
@@ -435,7 +441,7 @@ impl Keeper {
                     self.say(Say::Written { signal });
                 }
             }
-            Change::Withdrawn => self.show_file(None).await,
+            Change::Offered(content) => self.show_file(content).await,
             Change::Told(Piece::InForce { revision, tally, .. }) => {
                 self.end(revision, DataState::InForce, None).await;
                 let details = json!({ "revision": revision.0, "applied": tally.applied });
