@@ -6,4 +6,5 @@ mod hostile;
 mod kit;
 mod life;
 mod node;
+mod operator;
 mod siblings;
