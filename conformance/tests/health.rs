@@ -132,6 +132,30 @@ fn heartbeats_keep_no_program_alive_and_are_seen_by_none(runtime: Runtime) {
     assert!(end.all("terminating").is_empty(), "it was alive all the time");
 }
 
+fn who_waits_for_us_to_read_what_it_prints_is_not_stuck(runtime: Runtime) {
+    let text = "const line = 'x'.repeat(1 << 14) + '\\n'; setImmediate(function print() {
+        require('node:fs').writeSync(1, line);
+        setImmediate(print);
+    });";
+    let run = Run::script(runtime, text)
+        .workers(1)
+        .unread()
+        .option("--ready", "100ms");
+    let mut thead = run.option("--heartbeat", "200ms").start();
+    let pid = thead.process().pid;
+    let workers = |thead: &Thead| -> Vec<u32> {
+        let pids = thead.census().processes().into_iter().map(|process| process.pid);
+        pids.filter(|other| *other != pid).collect()
+    };
+    let before = conformance::eventually("the worker", || Some(workers(&thead)).filter(|pids| !pids.is_empty()));
+    // The one thing here that has to be watched for a while: that nothing happens.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(workers(&thead), before);
+    drop(thead.take_stdout());
+    thead.signal(Signal::TERM);
+    thead.wait();
+}
+
 fn who_debugs_a_program_may_stop_it(runtime: Runtime) {
     let node = runtime.path().display().to_string();
     let run = Run::words([node, "--inspect=127.0.0.1:0".into(), "script.cjs".into()]);
@@ -217,6 +241,7 @@ on!(nodes:
     g19_a_stopped_worker_is_replaced_within_two_heartbeats,
     a_worker_that_is_busy_at_its_start_is_given_time,
     heartbeats_keep_no_program_alive_and_are_seen_by_none,
+    who_waits_for_us_to_read_what_it_prints_is_not_stuck,
     who_debugs_a_program_may_stop_it,
     g4_a_worker_is_ready_when_it_answers_so_and_each_is_asked_for_itself,
     a_worker_is_ready_when_it_takes_a_connection,

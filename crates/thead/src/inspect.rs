@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use crate::sys::pidfd;
 
 /// How long it is tried.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 /// How often it is looked whether the inspector has opened.
 const LOOK: Duration = Duration::from_millis(10);
 /// Frames that are told.

@@ -37,7 +37,7 @@ pub use thead_core::service::{Config as Life, Ready, Reload, Stop};
 
 use health::{News, next_notice};
 use memory::Memory;
-use operator::{Request, What};
+use operator::{Request, Requests, What};
 use worker::{Worker, exit};
 
 /// A service that runs while [`next`](Self::next) is awaited.
@@ -73,7 +73,7 @@ pub struct Service {
     orders: HashMap<Ticket, Ordered>,
     last_ticket: u64,
     operator: Operator,
-    requests: mpsc::Receiver<Request>,
+    requests: Requests,
     memory: Memory,
     /// What programs say of themselves.
     notices: Option<NotifySocket>,
@@ -223,7 +223,7 @@ impl Service {
             ];
             let deadline = deadlines.into_iter().flatten().min();
             tokio::select! {
-                Some(request) = self.requests.recv() => self.take(request),
+                request = self.requests.next() => self.take(request),
                 Some(event) = self.primary.next() => self.hear(event),
                 Some(news) = self.heard.recv() => self.take_news(news),
                 notice = next_notice(&mut self.notices) => match notice {
@@ -419,7 +419,6 @@ impl Service {
                     // Nor will anybody be answered who asks.
                     self.orders.clear();
                     self.requests.close();
-                    while self.requests.try_recv().is_ok() {}
                     self.events.push_back(ServiceEvent::Finished(outcome));
                 }
             }
