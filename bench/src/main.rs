@@ -47,6 +47,8 @@ enum Row {
     Exec,
     /// Ten million messages and a million handles through one channel: what memory and which files are left.
     Soak,
+    /// A hundred megabytes of lines that a worker prints.
+    Logs,
     /// What the preload adds to the start of a worker.
     Preload,
     /// A daemon with a hundred services: a list, processor time while nothing happens, memory.
@@ -146,6 +148,11 @@ fn measure(wanted: &dyn Fn(Row) -> bool, extent: Extent, report: &mut Report) ->
     }
     if wanted(Row::Spawn) {
         for table in row::spawn::measure(extent)? {
+            report.add(table);
+        }
+    }
+    if wanted(Row::Logs) {
+        for table in row::logs::measure(extent)? {
             report.add(table);
         }
     }

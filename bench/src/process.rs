@@ -97,9 +97,18 @@ pub(crate) fn end_orphans() -> usize {
 /// From `schedstat`: `stat` counts in hundredths of a second. Threads that have ended are missing; none of those measured
 /// here ends any.
 pub(crate) fn cpu_time(pid: u32) -> Result<Duration, Failure> {
+    cpu_time_of(pid, |_| true)
+}
+
+/// As [`cpu_time`], of threads with such names.
+pub(crate) fn cpu_time_of(pid: u32, is_meant: impl Fn(&str) -> bool) -> Result<Duration, Failure> {
     let mut sum = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = fs::read_to_string(task?.path().join("schedstat"))?;
+        let task = task?.path();
+        if !is_meant(fs::read_to_string(task.join("comm"))?.trim()) {
+            continue;
+        }
+        let text = fs::read_to_string(task.join("schedstat"))?;
         sum += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
     }
     Ok(Duration::from_nanos(sum))

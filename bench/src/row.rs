@@ -3,6 +3,7 @@
 pub(crate) mod daemon;
 pub(crate) mod exec;
 pub(crate) mod handles;
+pub(crate) mod logs;
 pub(crate) mod messages;
 pub(crate) mod preload;
 pub(crate) mod servers;

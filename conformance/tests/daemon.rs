@@ -447,7 +447,8 @@ http = socket.socket(fileno=3 + names.index('http'))
 print('up', flush=True)
 while True:
     peer, _ = http.accept()
-    peer.recv(10000)
+    head = b''
+    while b'\\r\\n\\r\\n' not in head: head += peer.recv(10000) or b'\\r\\n\\r\\n'
     peer.sendall(b'HTTP/1.1 200 OK\\r\\nx-pid: %d\\r\\nconnection: close\\r\\ncontent-length: 2\\r\\n\\r\\nok' % os.getpid())
     peer.close()
 ",
@@ -476,17 +477,21 @@ while True:
     let old = primary(&daemon);
     kill(old, Signal::KILL);
     served();
-    daemon.wait_for("py", "another primary", |service| {
-        service["phase"] == "ready" && service["primary"] != u64::from(old)
-    });
+    let another = |daemon: &Daemon, old: u32| {
+        daemon.wait_for("py", "another primary", |service| {
+            service["phase"] == "ready" && service["primary"] != u64::from(old)
+        });
+    };
+    another(&daemon, old);
     // The next daemon gets them from the primary, and they outlive that as well.
     daemon.kill();
     daemon.start_again();
     daemon.phase("py", "ready");
     get(port, "/");
-    kill(primary(&daemon), Signal::KILL);
+    let old = primary(&daemon);
+    kill(old, Signal::KILL);
     served();
-    daemon.phase("py", "ready");
+    another(&daemon, old);
     daemon.ok(&["reload", "py"]);
     get(port, "/");
     daemon.ok(&["stop", "py"]);
@@ -520,5 +525,69 @@ fn workers_that_are_too_old_are_replaced_one_by_one_and_all_by_the_calendar() {
         );
         assert_eq!(daemon.service(name)["restarts"], 0);
     }
+    daemon.stop();
+}
+
+#[test]
+fn g17_a_crash_loop_ends_in_failed_by_its_budget_and_concerns_nobody_else() {
+    let daemon = with_server();
+    let port = free_port();
+    daemon.file("short.js", "setTimeout(() => process.exit(1), 1200);");
+    let restart =
+        json!({ "intensity": { "restarts": 3, "period": "60s" }, "backoff": { "first": "10ms", "max": "50ms" } });
+    let services = json!({
+        "short": { "run": "node short.js", "instances": 1, "ready": { "delay": "100ms" }, "restart": restart },
+        "web": server(port, json!({})),
+    });
+    configure(&daemon, &json!({ "service": services }));
+    daemon.ok(&["apply", "thead.json"]);
+    let sibling = daemon.pids("web");
+    let failed = daemon.phase("short", "failed");
+    assert_eq!(failed["restarts"], 3, "{failed}");
+    let why = daemon.ok(&["why", "short"]);
+    assert!(
+        why.contains("exited with code 1") && why.contains("thead start short"),
+        "{why}"
+    );
+    assert_eq!(daemon.pids("web"), sibling);
+    get(port, "/");
+    // An operator may try again.
+    daemon.ok(&["start", "short"]);
+    daemon.stop();
+}
+
+#[test]
+fn g14_twenty_orphans_leave_no_zombie() {
+    let daemon = Daemon::start();
+    daemon.file(
+        "orphans.py",
+        "
+import os, time
+for _ in range(20):
+    if os.fork() == 0:
+        if os.fork() == 0:
+            time.sleep(0.3)
+        os._exit(0)
+    os.wait()
+open('done', 'w')
+while True: time.sleep(1000)
+",
+    );
+    daemon.ok(&[
+        "start",
+        "--name",
+        "parent",
+        "--set",
+        "ready.delay=0s",
+        "python3",
+        "orphans.py",
+    ]);
+    eventually("all of them", || daemon.app().join("done").exists().then_some(()));
+    // They end within 0.3 s, and are collected at once; a busy machine may take longer to look.
+    eventually("nobody to be left but the worker", || {
+        let all = daemon.census().processes();
+        let python = all.iter().filter(|process| process.name.starts_with("python")).count();
+        (python == 1 && !all.iter().any(Process::is_zombie)).then_some(())
+    });
     daemon.stop();
 }

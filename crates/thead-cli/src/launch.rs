@@ -198,6 +198,7 @@ pub(crate) fn settings_of(spec: &Spec, program: &Program) -> Result<Settings, St
         lame_duck: config.reload.lame_duck.duration(),
         stop_signal: config.stop.signal.number(),
         stop_message: config.stop.message,
+        memory: config.limit.memory.map(config::ByteSize::bytes),
         ..Settings::default()
     };
     let place = probe::Place {

@@ -129,7 +129,9 @@ fn show(args: &LogsArgs, dir: &Path, names: &[String]) -> io::Result<()> {
         let message = format!("no log of {missing} in {}; {known}", dir.display());
         return Err(io::Error::new(io::ErrorKind::NotFound, message));
     }
-    let names = if names.is_empty() { &found } else { names };
+    let mut names = if names.is_empty() { found } else { names.to_vec() };
+    names.sort();
+    names.dedup();
     let begin = match (args.lines, args.since) {
         (Some(lines), _) => Begin::Last(lines),
         (None, Some(_)) => Begin::Oldest,
@@ -150,7 +152,7 @@ fn show(args: &LogsArgs, dir: &Path, names: &[String]) -> io::Result<()> {
         begin,
         follow: args.follow,
     };
-    let mut reader = Reader::open(dir, names, query)?;
+    let mut reader = Reader::open(dir, &names, query)?;
     let style = Style::of(args);
     let mut out = io::stdout().lock();
     let mut bytes = Vec::new();

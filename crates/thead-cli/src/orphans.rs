@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use thead::sys::cgroup::Cgroup;
+use thead::sys::enclosure::Cgroup;
 use thead::sys::reap::{self, Peek};
 use thead::sys::stat::ProcessStat;
 

@@ -59,6 +59,11 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "TIME", value_parser = span)]
     heartbeat: Option<config::Span>,
 
+    /// How much memory a worker may use, with all that it starts: 512M, 2G. Where control groups can be had the kernel ends
+    /// one that uses more; elsewhere it is replaced, as at a reload.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<config::ByteSize>,
+
     /// A socket for workers, by a name: tcp://HOST:PORT, udp://HOST:PORT or unix:///PATH. They find it as with systemd
     /// (LISTEN_FDS); Node listens on { fd: 3 }, the next on 4. Repeat for more.
     #[arg(long, value_name = "NAME=URL", value_parser = socket)]
@@ -213,6 +218,10 @@ fn span(text: &str) -> Result<config::Span, String> {
     time(text).and_then(millis).map(config::Span::millis)
 }
 
+fn size(text: &str) -> Result<config::ByteSize, String> {
+    text.parse()
+}
+
 fn socket(text: &str) -> Result<(config::Name, String), String> {
     let (name, url) = text
         .split_once('=')
@@ -359,6 +368,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
         heartbeat: args.heartbeat,
         ..config::Live::default()
     };
+    options.settings.memory = args.memory.map(config::ByteSize::bytes);
     let place = probe::Place {
         cwd: args.cwd.clone(),
         env: args.env.clone(),

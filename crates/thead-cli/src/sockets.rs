@@ -45,7 +45,13 @@ impl Bound {
         let mut new = Vec::new();
         for (name, url) in wanted {
             if self.0.get(name.as_str()).is_none_or(|bound| bound.url != *url) {
-                let (handle, file) = bind(url, owner, umask).map_err(|error| {
+                let bound = bind(url, owner, umask).and_then(|(handle, file)| {
+                    // As systemd does: programs that do not know of it want to wait in `accept`. Only now, for from here on
+                    // others have it too, and they may want it otherwise.
+                    rustix::io::ioctl_fionbio(&handle, false)?;
+                    Ok((handle, file))
+                });
+                let (handle, file) = bound.map_err(|error| {
                     let code = errno::name(error.raw_os_error().unwrap_or(0));
                     format!("the socket {name} cannot be bound to {url}: {error}{}", mend(code))
                 })?;

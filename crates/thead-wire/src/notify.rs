@@ -89,8 +89,6 @@ fn number<T: std::str::FromStr>(value: &[u8]) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
     use super::*;
 
     fn all(datagram: &str) -> Vec<Notice> {

@@ -116,6 +116,8 @@ pub struct Command {
     nice: Option<i32>,
     umask: Option<u32>,
     cgroup: Option<PathBuf>,
+    /// Another one, of another hierarchy.
+    also_cgroup: Option<PathBuf>,
     pub(crate) timeout: Option<Duration>,
     abort: Option<AbortSignal>,
     pub(crate) kill_signal: i32,
@@ -155,6 +157,7 @@ impl Command {
             nice: None,
             umask: None,
             cgroup: None,
+            also_cgroup: None,
             timeout: None,
             abort: None,
             kill_signal: libc::SIGTERM,
@@ -299,9 +302,9 @@ impl Command {
     /// Passes a socket in, bound or listening, as systemd does (`sd_listen_fds(3)`): the first is the child's descriptor 3, the
     /// next 4, and so on, and `LISTEN_FDS`, `LISTEN_FDNAMES` and `LISTEN_PID` say so. A channel is behind them.
     ///
-    /// A name has up to 255 characters of printable ASCII, and no colon. The socket is made blocking for a child without a
-    /// channel, as systemd has it and simple programs need it, and non-blocking for one with a channel. That is the same for
-    /// everybody who holds the socket.
+    /// A name has up to 255 characters of printable ASCII, and no colon. Whether the socket is blocking is one for everybody who
+    /// holds it, so it is left as it is: make it blocking, as systemd does and simple programs need it, before the first
+    /// child has it; who needs it otherwise sees to that itself.
     #[must_use]
     pub fn listener(mut self, name: impl Into<String>, socket: impl Into<Handle>) -> Self {
         self.listeners.push((name.into(), socket.into()));
@@ -416,6 +419,12 @@ impl Command {
     #[must_use]
     pub fn cgroup(mut self, directory: impl Into<PathBuf>) -> Self {
         self.cgroup = Some(directory.into());
+        self
+    }
+
+    /// Starts the child in this control group too: one of another hierarchy, or the only one.
+    pub(crate) fn also_cgroup(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.also_cgroup = Some(directory.into());
         self
     }
 

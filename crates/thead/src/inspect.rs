@@ -1,8 +1,8 @@
 //! What a Node process is doing that does not answer: its JavaScript stack, by its own debugger.
 //!
 //! Node opens its inspector on SIGUSR1 also while its event loop is blocked, in a thread of its own, and V8 answers it in the
-//! midst of running JavaScript. Not in the midst of anything else: a process that waits in a system call, or for an atomic, says
-//! nothing.
+//! midst of running JavaScript and of `Atomics.wait`. Not in the midst of anything else: a process that waits in a system call
+//! (`execSync`, a read of a pipe) says nothing.
 //!
 //! Node: `src/inspector_agent.cc`. Checked with 18 to 26.
 
@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use crate::sys::pidfd;
 
 /// How long it is tried.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 /// How often it is looked whether the inspector has opened.
 const LOOK: Duration = Duration::from_millis(10);
 /// Frames that are told.

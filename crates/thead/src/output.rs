@@ -1,6 +1,6 @@
 //! What workers print: read from their pipes in blocks of whole lines, and queued for whoever keeps or shows them.
 //!
-//! [`queue`] makes the two ends: the [`Sink`] goes into [`Options::lines`](crate::service::Options::lines), the [`Queue`] to
+//! [`queue()`] makes the two ends: the [`Sink`] goes into [`Options::lines`](crate::service::Options::lines), the [`Queue`] to
 //! a task or a thread that takes what comes.
 
 use std::time::SystemTime;
@@ -9,6 +9,7 @@ use thead_core::id::WorkerId;
 use thead_core::worker::Slot;
 
 mod capture;
+mod pace;
 mod queue;
 
 pub(crate) use capture::Tail;

@@ -20,6 +20,7 @@ use crate::output::Sink;
 mod event;
 mod health;
 mod hot;
+mod memory;
 mod operator;
 mod options;
 mod status;
@@ -35,7 +36,8 @@ pub use thead_core::restart::{Backoff, Intensity, Policy, Restart};
 pub use thead_core::service::{Config as Life, Ready, Reload, Stop};
 
 use health::{News, next_notice};
-use operator::{Request, What};
+use memory::Memory;
+use operator::{Request, Requests, What};
 use worker::{Worker, exit};
 
 /// A service that runs while [`next`](Self::next) is awaited.
@@ -71,7 +73,8 @@ pub struct Service {
     orders: HashMap<Ticket, Ordered>,
     last_ticket: u64,
     operator: Operator,
-    requests: mpsc::Receiver<Request>,
+    requests: Requests,
+    memory: Memory,
     /// What programs say of themselves.
     notices: Option<NotifySocket>,
     /// One for each probe and each stuck worker at most.
@@ -124,6 +127,7 @@ impl Service {
             operator,
             requests,
             lines,
+            memory: Memory::default(),
             notices: None,
             news,
             heard,
@@ -215,10 +219,11 @@ impl Service {
                 self.lame_duck,
                 self.data.deadline(),
                 self.watch_deadline(),
+                self.memory_deadline(),
             ];
             let deadline = deadlines.into_iter().flatten().min();
             tokio::select! {
-                Some(request) = self.requests.recv() => self.take(request),
+                request = self.requests.next() => self.take(request),
                 Some(event) = self.primary.next() => self.hear(event),
                 Some(news) = self.heard.recv() => self.take_news(news),
                 notice = next_notice(&mut self.notices) => match notice {
@@ -237,6 +242,7 @@ impl Service {
             self.machine.advance(now());
             self.data.advance();
             self.advance_watches();
+            self.look_at_memory();
         }
     }
 
@@ -254,21 +260,21 @@ impl Service {
                 if life.validate().is_ok() {
                     self.settings = *settings;
                     self.watch_anew();
+                    self.limit_anew();
                 }
                 (Order::Configure(Box::new(life)), None)
             }
             What::Signal(signal, slot) => {
-                for (id, worker) in &self.workers {
-                    if slot.is_none_or(|slot| slot == worker.slot) {
-                        self.kill(*id, signal);
-                    }
+                let meant = |worker: &Worker| slot.is_none_or(|slot| slot == worker.slot);
+                let workers = self.workers.iter().filter(|(_, worker)| meant(worker));
+                for id in workers.map(|(id, _)| *id).collect::<Vec<_>>() {
+                    self.kill(id, signal);
                 }
                 let _ = reply.send(Ok(self.done(Instant::now())));
                 return;
             }
         };
-        self.last_ticket += 1;
-        let ticket = Ticket(self.last_ticket);
+        let ticket = self.next_ticket();
         let ordered = Ordered {
             since: Instant::now(),
             program,
@@ -276,6 +282,11 @@ impl Service {
         };
         self.orders.insert(ticket, ordered);
         self.machine.input(now(), Input::Order { ticket, order });
+    }
+
+    fn next_ticket(&mut self) -> Ticket {
+        self.last_ticket += 1;
+        Ticket(self.last_ticket)
     }
 
     fn done(&self, since: Instant) -> Done {
@@ -368,11 +379,9 @@ impl Service {
             }
             PrimaryEvent::Exit { worker, status } => {
                 self.data.gone(worker, self.stays(worker));
-                Input::Exited {
-                    worker,
-                    status: exit(status),
-                    oom: false,
-                }
+                let status = exit(status);
+                let oom = self.was_out_of_memory(worker, status);
+                Input::Exited { worker, status, oom }
             }
         };
         self.machine.input(now(), input);
@@ -410,7 +419,6 @@ impl Service {
                     // Nor will anybody be answered who asks.
                     self.orders.clear();
                     self.requests.close();
-                    while self.requests.try_recv().is_ok() {}
                     self.events.push_back(ServiceEvent::Finished(outcome));
                 }
             }

@@ -27,7 +27,7 @@ pub(crate) use daemon::{DaemonArgs, daemon};
 pub(crate) use dirs::passable;
 use events::Journal;
 pub(crate) use service::PRIMARY_LISTENER;
-use thead::sys::cgroup::Cgroup;
+use thead::sys::enclosure::Cgroup;
 use thead::sys::user::{self, User};
 use tokio::sync::Notify;
 

@@ -7,12 +7,12 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use thead::core::worker::Slot;
 use thead::output::{self, Item, Queue, Sink, WhenFull};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::file::{FileError, LiveFile};
@@ -101,33 +101,51 @@ pub(crate) struct Stats {
 #[derive(Debug)]
 pub(crate) struct Writer {
     sink: Sink,
-    commands: mpsc::UnboundedSender<Command>,
+    orders: Orders,
     /// `None` once its end was told.
     events: Option<mpsc::Receiver<Event>>,
     /// Told at the end: whether all was written.
     ended: oneshot::Receiver<bool>,
-    shared: Arc<Shared>,
 }
 
+/// Who gives orders. When it goes, the writing ends.
 #[derive(Debug)]
-enum Command {
-    Configure(Settings),
-    Reopen,
-    Close,
+struct Orders(Arc<Shared>);
+
+impl Drop for Orders {
+    fn drop(&mut self) {
+        self.give(|orders| orders.close = true);
+    }
+}
+
+impl Orders {
+    fn give(&self, order: impl FnOnce(&mut Ordered)) {
+        order(&mut lock(&self.0.ordered));
+        self.0.told.notify_one();
+    }
+}
+
+/// What was ordered and not done yet. The last of several of one kind counts.
+#[derive(Debug, Default)]
+struct Ordered {
+    settings: Option<Settings>,
+    reopen: bool,
+    close: bool,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
+    ordered: Mutex<Ordered>,
+    told: Notify,
     lines: AtomicU64,
     bytes: AtomicU64,
     put_aside: AtomicU64,
     failing: Mutex<Option<String>>,
 }
 
-impl Shared {
-    fn set_failing(&self, why: Option<String>) {
-        *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = why;
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is in them is whole after each of their changes.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Events that wait for somebody who wants to know. Of further ones the last is in [`Stats::failing`].
@@ -142,7 +160,6 @@ impl Writer {
     pub(crate) fn open(dir: &Path, name: &str, settings: Settings) -> io::Result<Self> {
         let (sink, queue) = output::queue(settings.queue);
         sink.set_when_full(settings.when_full);
-        let (commands, obeyed) = mpsc::unbounded_channel();
         let (told, events) = mpsc::channel(EVENTS);
         let (end, ended) = oneshot::channel();
         let shared = Arc::new(Shared::default());
@@ -157,7 +174,6 @@ impl Writer {
             records: 0,
             trouble: None,
             housekeeper: None,
-            commands: obeyed,
             closing: false,
             events: told,
             shared: shared.clone(),
@@ -171,10 +187,9 @@ impl Writer {
         })?;
         Ok(Self {
             sink,
-            commands,
+            orders: Orders(shared),
             events: Some(events),
             ended,
-            shared,
         })
     }
 
@@ -192,29 +207,24 @@ impl Writer {
     pub(crate) fn configure(&self, settings: Settings) {
         self.sink.set_limit(settings.queue);
         self.sink.set_when_full(settings.when_full);
-        self.command(Command::Configure(settings));
+        self.orders.give(|orders| orders.settings = Some(settings));
     }
 
     /// Closes the file; what comes next goes into the file that then has the name.
     pub(crate) fn reopen(&self) {
-        self.command(Command::Reopen);
-    }
-
-    fn command(&self, command: Command) {
-        // The thread ends only after `close`, which takes the writer.
-        let _ = self.commands.send(command);
+        self.orders.give(|orders| orders.reopen = true);
     }
 
     /// What was done so far.
     pub(crate) fn stats(&self) -> Stats {
-        let failing = self.shared.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = &self.orders.0;
         Stats {
-            lines: self.shared.lines.load(Ordering::Relaxed),
-            bytes: self.shared.bytes.load(Ordering::Relaxed),
-            put_aside: self.shared.put_aside.load(Ordering::Relaxed),
+            lines: shared.lines.load(Ordering::Relaxed),
+            bytes: shared.bytes.load(Ordering::Relaxed),
+            put_aside: shared.put_aside.load(Ordering::Relaxed),
             dropped_lines: self.sink.dropped_lines(),
             waiting: self.sink.waiting() as u64,
-            failing: failing.clone(),
+            failing: lock(&shared.failing).clone(),
         }
     }
 
@@ -240,7 +250,7 @@ impl Writer {
     pub(crate) async fn close(self, patience: Duration) -> bool {
         let Self {
             sink,
-            commands,
+            orders,
             mut ended,
             ..
         } = self;
@@ -250,7 +260,7 @@ impl Writer {
             return is_all(ended);
         }
         // Workers still print, or the disk does not take it.
-        let _ = commands.send(Command::Close);
+        drop(orders);
         tokio::time::timeout(LAST_PATIENCE, ended).await.is_ok_and(is_all)
     }
 }
@@ -274,7 +284,6 @@ struct Scribe {
     records: u64,
     trouble: Option<Trouble>,
     housekeeper: Option<Housekeeper>,
-    commands: mpsc::UnboundedReceiver<Command>,
     /// It is to end now.
     closing: bool,
     events: mpsc::Sender<Event>,
@@ -303,10 +312,7 @@ impl Scribe {
         while !self.closing {
             tokio::select! {
                 biased;
-                command = self.commands.recv() => match command {
-                    Some(command) => self.obey(command),
-                    None => break,
-                },
+                () = self.shared.told.notified() => self.obey(),
                 item = queue.next() => match item {
                     Some(item) => self.take(item).await,
                     None => break,
@@ -325,15 +331,20 @@ impl Scribe {
         self.buffer.is_empty()
     }
 
-    fn obey(&mut self, command: Command) {
-        match command {
-            Command::Configure(settings) => {
-                self.settings = settings;
-                self.tidy();
-            }
-            Command::Reopen => self.file = None,
-            Command::Close => self.closing = true,
+    fn obey(&mut self) {
+        let Ordered {
+            settings,
+            reopen,
+            close,
+        } = std::mem::take(&mut *lock(&self.shared.ordered));
+        if let Some(settings) = settings {
+            self.settings = settings;
+            self.tidy();
         }
+        if reopen {
+            self.file = None;
+        }
+        self.closing |= close;
     }
 
     async fn take(&mut self, item: Item) {
@@ -388,11 +399,11 @@ impl Scribe {
         while !self.buffer.is_empty() {
             match self.try_flush() {
                 Ok(()) => self.is_well(),
-                Err(_) if self.closing || self.commands.is_closed() => return,
+                Err(_) if self.closing => return,
                 Err(error) => {
                     let delay = self.is_ill(error);
                     tokio::select! {
-                        Some(command) = self.commands.recv() => self.obey(command),
+                        () = self.shared.told.notified() => self.obey(),
                         () = tokio::time::sleep(delay) => {}
                     }
                 }
@@ -498,7 +509,7 @@ impl Scribe {
         trouble.delay = (delay * 2).min(LAST_DELAY);
         if is_news {
             trouble.why.clone_from(&why);
-            self.shared.set_failing(Some(why));
+            *lock(&self.shared.failing) = Some(why);
             let _ = self.events.try_send(Event::Failing(error));
         }
         delay
@@ -507,7 +518,7 @@ impl Scribe {
     fn is_well(&mut self) {
         let Some(trouble) = self.trouble.take() else { return };
         let after = trouble.since.elapsed();
-        self.shared.set_failing(None);
+        *lock(&self.shared.failing) = None;
         let _ = self.events.try_send(Event::Recovered { after });
         let text = format!("written late, up to {after:.1?}: could not {}", trouble.why);
         let text = text.replace(char::is_control, " ");

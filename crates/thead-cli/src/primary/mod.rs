@@ -17,7 +17,7 @@ use thead::control::{Event, Outcome, Phase};
 use thead::core::service::Event as Life;
 use thead::core::worker::Slot;
 use thead::service::{OrderError, Reply, Service, ServiceEvent};
-use thead::sys::cgroup::Cgroup;
+use thead::sys::enclosure::Cgroup;
 use thead::{Link, ParentEvent};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};

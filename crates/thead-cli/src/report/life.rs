@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use thead::core::id::WorkerId;
-use thead::core::service::Event;
+use thead::core::service::{Event, Failure};
 use thead::core::worker::{Exit, Slot};
 use thead::service::Service;
 
@@ -93,6 +93,8 @@ impl Teller<'_> {
                 let tone = if *expected { Plain } else { Bad };
                 let text = if *expected {
                     format!("worker {worker} is gone")
+                } else if *failure == Some(Failure::OutOfMemory) {
+                    format!("worker {worker} {}", Failure::OutOfMemory)
                 } else {
                     format!("worker {worker} {status}")
                 };

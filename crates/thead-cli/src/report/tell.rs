@@ -72,6 +72,20 @@ impl Teller<'_> {
                 let text = format!("worker {worker} was asked how it is: {}", plain(reason.as_bytes()));
                 (self.say)(Tone::Plain, text, "probe_failed", details);
             }
+            ServiceEvent::OverMemory {
+                worker,
+                resident,
+                limit,
+            } => {
+                let mib = |bytes: &u64| bytes >> 20;
+                let text = format!(
+                    "worker {worker} uses {} MiB of memory, more than {} MiB: it is to be replaced",
+                    mib(resident),
+                    mib(limit)
+                );
+                let details = json!({ "worker": worker.0, "resident": resident, "limit": limit });
+                (self.say)(Tone::Bad, text, "over_memory", details);
+            }
             ServiceEvent::Stack { worker, frames } => {
                 let text = format!("worker {worker} was at{}", quote(frames));
                 (self.say)(

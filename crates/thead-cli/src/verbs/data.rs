@@ -150,9 +150,11 @@ fn push(args: &PushArgs) -> ExitCode {
 
 /// What is sent: a text that we can read, or the path of what only a file can be.
 fn what(args: &PushArgs) -> Result<DataPush, String> {
-    let form = args.form.and_then(|form| form.to_possible_value());
+    let form = args
+        .form
+        .and_then(|form| Some(form.to_possible_value()?.get_name().to_owned()));
     let mut push = DataPush {
-        form: form.map(|form| form.get_name().to_owned()),
+        form,
         ..DataPush::default()
     };
     if let Some(text) = &args.value {

@@ -57,7 +57,7 @@ fn each_order_is_answered_when_it_is_done() {
 }
 
 #[test]
-fn g06_of_a_hundred_reloads_the_first_and_the_last_are_done_and_the_others_are_told() {
+fn g6_of_a_hundred_reloads_the_first_and_the_last_are_done_and_the_others_are_told() {
     let mut world = of(2);
     let tickets: Vec<_> = (0..100)
         .map(|_| {
@@ -132,7 +132,7 @@ fn a_restart_to_what_is_broken_fails_as_a_first_start_does() {
 }
 
 #[test]
-fn g03_a_restart_of_one_worker_touches_no_other() {
+fn g3_a_restart_of_one_worker_touches_no_other() {
     let mut world = of(3);
     let before: Vec<_> = world.service.workers().filter(|view| view.slot != ONE).collect();
     assert_eq!(obeyed(&mut world, Order::RestartWorker(ONE)).1, Answer::Done);

@@ -117,13 +117,13 @@ impl Command {
         spec.umask = self.umask;
         spec.env = self.environment();
         spec.own_pid.clone_from(&self.own_pid);
-        let cgroup = self.cgroup.as_ref().map(|directory| {
+        let cgroups = self.cgroup.iter().chain(&self.also_cgroup).map(|directory| {
             let entry = directory.join("cgroup.procs");
             let open = File::options().write(true).open(&entry);
             open.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", entry.display())))
         });
-        let cgroup = cgroup.transpose()?;
-        spec.cgroups.extend(cgroup.as_ref().map(AsFd::as_fd));
+        let cgroups = cgroups.collect::<io::Result<Vec<_>>>()?;
+        spec.cgroups.extend(cgroups.iter().map(AsFd::as_fd));
 
         self.pass_listeners(&mut spec)?;
         let streams = self.stdio.iter().map(|(number, stdio)| Ends::make(*number, stdio));
@@ -187,7 +187,6 @@ impl Command {
             if self.stdio.contains_key(&number) {
                 return Err(refuse(name, "its descriptor is given to something else"));
             }
-            rustix::io::ioctl_fionbio(socket, self.has_channel()).map_err(io::Error::from)?;
             spec.fds.push((number, sys::spawn::FdSource::Fd(socket.as_fd())));
         }
         let names: Vec<_> = self.listeners.iter().map(|(name, _)| name.as_str()).collect();

@@ -5,14 +5,17 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use tokio::net::unix::pipe;
+use rustix::io::Errno;
+use tokio::io::Interest;
 
-use super::{Block, LINE_LIMIT, Origin, Sink, Stream};
+use super::pace::{LARGE_PIPE, Pace, REST, Then};
+use super::{Block, LINE_LIMIT, Origin, Sink};
+use crate::sys::reactor;
 
 /// Lines of each worker that are kept for the report of its death; even, for there are two streams.
 const KEPT_LINES: usize = 20;
@@ -39,24 +42,47 @@ impl Tail {
     ) -> io::Result<impl Future<Output = io::Result<()>> + use<>> {
         let source = Arc::new(Source {
             from,
-            pipe: pipe::Receiver::from_owned_fd(pipe)?,
+            pipe: Arc::new(pipe),
             state: Mutex::default(),
             count: self.count.clone(),
         });
         self.sources.push(source.clone());
+        let wakes = |source: &Source| reactor::register(source.pipe.clone(), Interest::READABLE);
+        let mut awaited = Some(wakes(&source)?);
         Ok(async move {
             let mut pace = Pace::of(from.stream, &source.pipe);
             loop {
-                source.pipe.readable().await?;
-                let read = source.read_ready()?;
+                let read = match &awaited {
+                    None => source.read_ready()?,
+                    Some(pipe) => {
+                        let mut ready = pipe.readable().await?;
+                        let read = source.read_ready()?;
+                        if read.is_all {
+                            // What comes after this look is told anew: epoll watches for edges.
+                            ready.clear_ready();
+                        }
+                        read
+                    }
+                };
                 while let Some(block) = source.next_block() {
                     sink.send(block).await;
                 }
                 if source.state().ended {
                     return Ok(());
                 }
-                if pace.rests_after(read, &source.pipe) {
-                    tokio::time::sleep(REST).await;
+                match pace.after(read.bytes, read.is_all, &source.pipe) {
+                    Then::Await if awaited.is_some() => {}
+                    // Where it cannot be watched, it is looked at.
+                    Then::Await => match wakes(&source) {
+                        Ok(pipe) => awaited = Some(pipe),
+                        Err(_) => tokio::time::sleep(LOOK).await,
+                    },
+                    Then::Again => {}
+                    // Else every line of the worker would wake this thread.
+                    Then::Rest => {
+                        awaited = None;
+                        tokio::time::sleep(REST).await;
+                    }
                 }
                 // A worker that prints without end to nobody must not have this thread alone.
                 tokio::task::consume_budget().await;
@@ -89,105 +115,6 @@ impl Tail {
     }
 }
 
-/// When a stream may be left alone for a while, and how large its pipe is.
-#[derive(Debug)]
-struct Pace {
-    /// Of the last read.
-    last: Option<Instant>,
-    /// How many reads came within [`SOON`] of the one before.
-    soon: u32,
-    /// It floods, and is read at intervals; so much was read since the last one.
-    flood: Option<usize>,
-    /// Its pipe is large all its life.
-    large: Option<Large>,
-}
-
-/// For so long a flood is not read. A large pipe takes 500 MB/s meanwhile; a line that comes alone never waits for it.
-const REST: Duration = Duration::from_millis(2);
-/// Two reads within this time may be the beginning of a flood,
-const SOON: Duration = Duration::from_millis(1);
-/// and so many of them are, or a read of so much. A program that says a few things and is silent again is none.
-const FEW: u32 = 4;
-const MUCH: usize = 16 << 10;
-/// A flood that brings less than this in a [`REST`] has ended: it is 1 MB/s.
-const TRICKLE: usize = 2 << 10;
-/// Room for a worker that floods: what an unprivileged process may ask for. Node never waits for a full pipe but keeps what
-/// does not fit, all of it until its event loop turns, and writes the rest of a loop of `console.log` behind that.
-const LARGE_PIPE: usize = 1 << 20;
-/// The kernel's default.
-const PIPE: usize = 64 << 10;
-/// How many pipes of a process are large all their lives. The others grow with a flood, which may be too late for Node. By
-/// default an unprivileged user may have 64 MiB in pipes; past that its new ones hold 8 KiB.
-const MOST_LARGE: usize = 8;
-
-/// One of [`MOST_LARGE`].
-#[derive(Debug)]
-struct Large;
-
-static LARGE: AtomicUsize = AtomicUsize::new(0);
-
-impl Large {
-    fn make(pipe: impl AsFd) -> Option<Self> {
-        let more = |count| (count < MOST_LARGE).then_some(count + 1);
-        LARGE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        let large = Self;
-        rustix::pipe::fcntl_setpipe_size(pipe, LARGE_PIPE).ok()?;
-        Some(large)
-    }
-}
-
-impl Drop for Large {
-    fn drop(&mut self) {
-        LARGE.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Pace {
-    fn of(stream: Stream, pipe: impl AsFd) -> Self {
-        Self {
-            last: None,
-            soon: 0,
-            flood: None,
-            large: if stream == Stream::Stdout {
-                Large::make(pipe)
-            } else {
-                None
-            },
-        }
-    }
-
-    /// Whether to rest, after a read of so many bytes.
-    fn rests_after(&mut self, read: usize, pipe: impl AsFd) -> bool {
-        // Else there may be more: no read is larger than this, less the beginning of a line.
-        let is_empty = read < LINE_LIMIT / 2;
-        if let Some(before) = self.flood {
-            let sum = before + read;
-            self.flood = Some(if is_empty { 0 } else { sum });
-            if is_empty && sum < TRICKLE {
-                self.flood = None;
-                if self.large.is_none() {
-                    // Refused while more than that is in it; then it stays as it is for this time.
-                    let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE);
-                }
-                return false;
-            }
-            return is_empty;
-        }
-        let now = Instant::now();
-        let soon = self.last.replace(now).is_some_and(|last| now - last < SOON);
-        self.soon = if soon { self.soon + 1 } else { 0 };
-        if self.soon < FEW && read < MUCH {
-            return false;
-        }
-        (self.flood, self.soon) = (Some(read), 0);
-        if self.large.is_none() {
-            // Refused where the user has too many of them; then a worker that floods has to wait for us now and then.
-            let _ = rustix::pipe::fcntl_setpipe_size(pipe, LARGE_PIPE);
-        }
-        is_empty
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is in them is whole between any two of their calls.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -197,13 +124,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 struct Source {
     from: Origin,
-    pipe: pipe::Receiver,
+    /// Non-blocking.
+    pipe: Arc<OwnedFd>,
     state: Mutex<Splitter>,
     count: Arc<AtomicU64>,
 }
 
-/// More than a pipe holds by default. A process that a dead worker left behind may print for ever.
-const CATCH_UP: usize = 1 << 20;
+/// What one look brought.
+#[derive(Clone, Copy, Debug)]
+struct Read {
+    bytes: usize,
+    /// Nothing is left of what was there then.
+    is_all: bool,
+}
+
+/// Between two looks at a pipe that cannot be watched.
+const LOOK: Duration = Duration::from_millis(100);
+/// More than a pipe holds. A process that a dead worker left behind may print for ever.
+const CATCH_UP: usize = 2 * LARGE_PIPE;
 
 impl Source {
     fn state(&self) -> MutexGuard<'_, Splitter> {
@@ -223,18 +161,21 @@ impl Source {
         Some(block)
     }
 
-    /// Reads once, and says how much that was.
-    fn read_ready(&self) -> io::Result<usize> {
+    /// Reads once.
+    fn read_ready(&self) -> io::Result<Read> {
         let mut state = self.state();
-        let buffer = state.room_for(rustix::io::ioctl_fionread(&self.pipe).map_or(0, saturated));
-        match self.pipe.try_read_buf(buffer) {
-            Ok(read) => {
-                state.took(read);
-                Ok(read)
+        let there = rustix::io::ioctl_fionread(&self.pipe).map_or(0, saturated);
+        let buffer = state.room_for(there);
+        let is_all = buffer.capacity() - buffer.len() >= there;
+        let bytes = match rustix::io::read(&self.pipe, rustix::buffer::spare_capacity(buffer)) {
+            Ok(bytes) => {
+                state.took(bytes);
+                bytes
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            Err(error) => Err(error),
-        }
+            Err(Errno::AGAIN | Errno::INTR) => 0,
+            Err(errno) => return Err(errno.into()),
+        };
+        Ok(Read { bytes, is_all })
     }
 
     /// Reads what is in the pipe now, whether or not the sink has room.
@@ -272,7 +213,7 @@ struct Splitter {
     kept: VecDeque<(u64, String)>,
 }
 
-/// What is asked for where the kernel does not say how much there is: at the end.
+/// What is asked for where there is nothing, to see the end.
 const LITTLE: usize = 32;
 
 impl Splitter {

@@ -259,6 +259,12 @@ impl Sink {
         self.0.0.room.notify_waiters();
     }
 
+    /// Whether workers that print have to wait now, for as long as nobody takes anything.
+    pub fn holds_up(&self) -> bool {
+        let state = self.0.0.state();
+        state.is_full() && state.when_full == WhenFull::Wait && state.receiver
+    }
+
     /// How many lines were ever dropped.
     pub fn dropped_lines(&self) -> u64 {
         self.0.0.state().dropped_lines

@@ -75,6 +75,15 @@ pub enum ServiceEvent {
         /// What was wrong.
         reason: String,
     },
+    /// A worker uses more memory than it may, and is replaced as at a reload. Only where the kernel does not hold it.
+    OverMemory {
+        /// Who.
+        worker: WorkerId,
+        /// Resident memory of the worker and of what it has started, in bytes.
+        resident: u64,
+        /// What it may use.
+        limit: u64,
+    },
     /// What a stuck Node worker was doing, before it is ended.
     Stack {
         /// Who.

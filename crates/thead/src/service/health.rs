@@ -18,6 +18,7 @@ use super::{Drain, Program, Service, ServiceEvent, now};
 use crate::cluster::{PrivateConnection, PrivateError};
 use crate::inspect;
 use crate::notify::{Datagram, NotifySocket};
+use crate::output::Sink;
 use crate::sys::{pidfd, tree};
 
 /// Carries probes out: asks a worker over HTTP, runs a command, whatever tells whether it is well.
@@ -147,6 +148,8 @@ impl Service {
     pub(super) fn advance_watches(&mut self) {
         let now = now();
         let due = |worker: &Worker| worker.watch.deadline().is_some_and(|deadline| deadline <= now);
+        // Whoever prints waits for us, and cannot do anything else meanwhile.
+        let waits = self.lines.as_ref().is_some_and(Sink::holds_up);
         let late: Vec<_> = self
             .workers
             .iter()
@@ -155,6 +158,9 @@ impl Service {
             .collect();
         for id in late {
             if let Some(worker) = self.workers.get_mut(&id) {
+                if waits && worker.watch.has_beaten() {
+                    worker.watch.input(now, probe::Input::Beat);
+                }
                 worker.watch.advance(now);
                 self.obey_watch(id);
             }

@@ -22,10 +22,51 @@ use crate::data::{Content, PushError, Pushing};
 #[derive(Clone, Debug)]
 pub struct Operator {
     requests: mpsc::Sender<Request>,
+    /// A stop finds its way however many others wait.
+    stops: mpsc::Sender<Request>,
 }
 
 /// Requests that may wait until the service takes them. Further ones are refused: nobody looks, or somebody leans on the key.
 const REQUESTS: usize = 64;
+/// As [`REQUESTS`], of those that stop it.
+const STOPS: usize = 16;
+
+/// The other end of [`Operator`]s.
+#[derive(Debug)]
+pub(super) struct Requests {
+    requests: mpsc::Receiver<Request>,
+    stops: mpsc::Receiver<Request>,
+}
+
+impl Requests {
+    /// The next one; stops first.
+    ///
+    /// # Cancel safety
+    /// Loses nothing.
+    pub(super) async fn next(&mut self) -> Request {
+        let next = async {
+            tokio::select! {
+                biased;
+                Some(stop) = self.stops.recv() => Some(stop),
+                Some(request) = self.requests.recv() => Some(request),
+                else => None,
+            }
+        };
+        match next.await {
+            Some(request) => request,
+            // Nobody is left who could ask.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Nobody is answered any more.
+    pub(super) fn close(&mut self) {
+        for requests in [&mut self.requests, &mut self.stops] {
+            requests.close();
+            while requests.try_recv().is_ok() {}
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(super) enum Request {
@@ -102,9 +143,14 @@ impl Future for Reply {
 }
 
 impl Operator {
-    pub(super) fn new() -> (Self, mpsc::Receiver<Request>) {
+    pub(super) fn new() -> (Self, Requests) {
         let (requests, taken) = mpsc::channel(REQUESTS);
-        (Self { requests }, taken)
+        let (stops, heard) = mpsc::channel(STOPS);
+        let other_end = Requests {
+            requests: taken,
+            stops: heard,
+        };
+        (Self { requests, stops }, other_end)
     }
 
     /// Replaces all workers by new ones, new before old, that run this program, or the present one. Done when the last of
@@ -188,7 +234,14 @@ impl Operator {
     }
 
     fn request(&self, request: Request) {
-        let (request, order, push) = match self.requests.try_send(request) {
+        let way = match &request {
+            Request::Order {
+                what: What::Order(Order::Stop | Order::StopNow, _),
+                ..
+            } => &self.stops,
+            _ => &self.requests,
+        };
+        let (request, order, push) = match way.try_send(request) {
             Ok(()) => return,
             Err(TrySendError::Full(request)) => (request, OrderError::Busy, PushError::Busy),
             Err(TrySendError::Closed(request)) => (request, OrderError::Ended, PushError::Ended),

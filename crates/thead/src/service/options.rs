@@ -96,7 +96,7 @@ impl Sockets {
     }
 }
 
-/// How a service is run. All of it can be changed while it runs, by [`Operator::configure`].
+/// How a service is run. All of it can be changed while it runs, by [`Operator::configure`](super::Operator::configure).
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// How many workers, how they are restarted, reloaded and stopped.
@@ -115,6 +115,10 @@ pub struct Settings {
     pub watch: probe::Config,
     /// Carries the probes of [`watch`](Self::watch) out. Without it there are none.
     pub prober: Option<Arc<dyn Prober>>,
+    /// How much memory one worker may use, with all that it has started, in bytes. Where a control group can be had the kernel
+    /// holds it and ends the worker ([`Failure::OutOfMemory`](thead_core::service::Failure::OutOfMemory)); elsewhere resident
+    /// memory is looked at each second, and a worker above it is replaced, new before old.
+    pub memory: Option<u64>,
     /// Before a Node worker that is stuck is ended it is asked what it is doing. For that its inspector opens for up to a
     /// second, on a port of 127.0.0.1 that any user of this machine may connect to. Default true.
     pub stacks: bool,
@@ -129,6 +133,7 @@ impl Default for Settings {
             stop_message: false,
             watch: probe::Config::default(),
             prober: None,
+            memory: None,
             stacks: true,
         }
     }
@@ -139,7 +144,7 @@ impl Default for Settings {
 pub struct Options {
     /// What its workers are, until a reload or restart brings another.
     pub program: Program,
-    /// How it is run, until [`Operator::configure`] says otherwise.
+    /// How it is run, until [`Operator::configure`](super::Operator::configure) says otherwise.
     pub settings: Settings,
     /// Who gets which connection.
     pub cluster: crate::cluster::Config,

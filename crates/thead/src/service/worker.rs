@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::health::Beats;
+use super::memory::Meter;
 use super::status::{Ended, REMEMBERED};
 use super::{Drain, Program, Service, Sockets, now};
 use crate::command::{Command, FIRST_FD};
@@ -20,6 +21,7 @@ use crate::inspect;
 use crate::notify::NotifySocket;
 use crate::output::{Origin, Stream, Tail};
 use crate::stdio::Stdio;
+use crate::sys::cgroup::Group;
 use crate::sys::pidfd::{self, ExitStatus};
 
 /// What a supervisor tells one process by its environment: systemd's variables.
@@ -60,6 +62,11 @@ pub(super) struct Worker {
     pub(super) stack: Vec<String>,
     /// It was asked for that, and Node has talked about it.
     pub(super) asked: bool,
+    /// What holds its memory, if anything does.
+    pub(super) group: Option<Group>,
+    pub(super) meter: Meter,
+    /// It was sent SIGKILL by us.
+    pub(super) killed: bool,
 }
 
 impl Drop for Worker {
@@ -114,6 +121,10 @@ impl Service {
         if !program.command.has_channel() {
             command = self.with_data(command);
         }
+        let group = self.memory_group(worker);
+        if let Some(group) = &group {
+            command = command.also_cgroup(group.directory());
+        }
         let forked = self.primary.fork_as(worker, Some(slot), &command, gated);
         let forked = forked.map_err(|error| reason_of(&error))?;
         let mut tail = Tail::default();
@@ -154,6 +165,9 @@ impl Service {
                 main: None,
                 stack: Vec::new(),
                 asked: false,
+                group,
+                meter: Meter::default(),
+                killed: false,
             },
         );
         self.ask_for_beats(worker);
@@ -215,6 +229,7 @@ impl Service {
             last_lines,
             stack: std::mem::take(&mut worker.stack),
         });
+        self.leave_group(worker.group.take());
         if self.ended.len() > REMEMBERED {
             let asked_for = self.ended.iter().rposition(|ended| ended.expected);
             self.ended.remove(asked_for.unwrap_or(REMEMBERED));
@@ -263,7 +278,10 @@ impl Service {
     }
 
     /// Sends a signal to a worker, and to the process that it calls its main one.
-    pub(super) fn kill(&self, worker: WorkerId, signal: i32) {
+    pub(super) fn kill(&mut self, worker: WorkerId, signal: i32) {
+        if let Some(worker) = self.workers.get_mut(&worker) {
+            worker.killed |= signal == libc::SIGKILL;
+        }
         // One that has just ended cannot be told anything; its exit is on its way.
         let _ = self.primary.kill(worker, signal);
         if let Some((_, main)) = self.workers.get(&worker).and_then(|worker| worker.main.as_ref()) {

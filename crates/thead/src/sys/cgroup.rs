@@ -1,154 +1,331 @@
-//! A control group of one's own, so that nothing that is started in it can get away.
+//! Control groups that limit memory, one for each worker: cgroup v2 where it has the controller, else v1.
 //!
-//! Only version 2, and only its grouping: no controller is needed, so a group can be had wherever its directory can be made
-//! (as root, or below a group that systemd has delegated).
+//! `cgroups(7)`; the kernel's `cgroup-v2` and `cgroup-v1/memory` documents.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::pidfd;
+/// Where this process may make groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Groups {
+    parent: PathBuf,
+    version: Version,
+}
 
-/// A group below that of this process. Dropping it removes it, if nobody is in it.
+/// A hierarchy with its own names for the same things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
+}
+
+/// A group whose processes may use so much memory together. Removed when it is dropped, if nothing is left in it.
 #[derive(Debug)]
-pub struct Cgroup {
-    dir: PathBuf,
+pub struct Group {
+    directory: PathBuf,
+    version: Version,
 }
 
-impl Cgroup {
-    /// Makes one of this name; `None` where there is no version 2, or it may not be written to.
+/// Names of our groups begin so; the pid of their maker and a number follow.
+const PREFIX: &str = "thead-";
+/// Where we go ourselves, for a group of v2 has either processes or groups with controllers.
+const OURSELVES: &str = "thead-supervisor";
+
+impl Groups {
+    /// Finds the place; `None` where no memory controller can be had: it is another's, or read-only, as in most containers.
     ///
-    /// # Errors
-    /// Of the file system, other than that.
-    pub fn create(name: &str) -> io::Result<Option<Cgroup>> {
-        let Some(own) = own_group()? else { return Ok(None) };
-        let dir = own.join(name);
-        match fs::create_dir(&dir) {
-            Ok(()) => Ok(Some(Cgroup { dir })),
-            // Left over by one that was killed; whoever is still in it belongs here.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Some(Cgroup { dir })),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EACCES | libc::EPERM | libc::EROFS | libc::ENOENT | libc::EOPNOTSUPP) => Ok(None),
-                _ => Err(error),
-            },
+    /// In v2 it may move this process into a group below its own, if that was delegated to it (`Delegate=` of systemd) or
+    /// is the root of its namespace, and nobody else is in there.
+    pub fn find() -> Option<Groups> {
+        let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+        let is_root = groups.lines().any(|line| line == "0::/");
+        let two = own_directory(&groups, &mounts, Version::Two).and_then(|own| Self::of_two(&own, is_root));
+        let one = || {
+            let parent = own_directory(&groups, &mounts, Version::One)?;
+            let version = Version::One;
+            Some(Groups { parent, version })
+        };
+        two.or_else(one).filter(Groups::may_make)
+    }
+
+    /// `is_root`: it is the root of our namespace, so nobody else cares for it.
+    fn of_two(own: &Path, is_root: bool) -> Option<Groups> {
+        let version = Version::Two;
+        // Beside ours, where somebody has arranged it so; below it only in the one group that may have both.
+        let above_all = Some(own).filter(|own| own.exists() && !own.join("cgroup.type").exists());
+        let mut arranged = own.parent().into_iter().chain(above_all);
+        if let Some(parent) = arranged.find(|place| has_memory(place, "cgroup.subtree_control")) {
+            let parent = parent.to_owned();
+            return Some(Groups { parent, version }).filter(Groups::may_make);
         }
-    }
-
-    /// One of this name that somebody else has made and left.
-    ///
-    /// # Errors
-    /// Of the file system.
-    pub fn find(name: &str) -> io::Result<Option<Cgroup>> {
-        let dir = own_group()?.map(|own| own.join(name)).filter(|dir| dir.is_dir());
-        Ok(dir.map(|dir| Cgroup { dir }))
-    }
-
-    /// All beside it whose name begins so, with the rest of their names.
-    ///
-    /// # Errors
-    /// Of the file system.
-    pub fn of_prefix(prefix: &str) -> io::Result<Vec<(String, Cgroup)>> {
-        let Some(own) = own_group()? else { return Ok(Vec::new()) };
-        let mut found = Vec::new();
-        for entry in fs::read_dir(own)? {
-            let entry = entry?;
-            if let Some(rest) = entry.file_name().to_str().and_then(|name| name.strip_prefix(prefix)) {
-                found.push((rest.to_owned(), Cgroup { dir: entry.path() }));
-            }
-        }
-        Ok(found)
-    }
-
-    /// Its directory: for [`Command::cgroup`](crate::Command::cgroup).
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    /// It is somebody else's: it stays when this is dropped.
-    pub fn keep(mut self) {
-        self.dir.clear();
-    }
-
-    /// Who is in it.
-    ///
-    /// # Errors
-    /// Of the file system.
-    pub fn processes(&self) -> io::Result<Vec<i32>> {
-        let text = fs::read_to_string(self.dir.join("cgroup.procs"))?;
-        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
-    }
-
-    /// Sends SIGKILL to all that are in it, and in groups below it.
-    ///
-    /// Before Linux 5.14 there is no way to do that at once; who is born meanwhile is found by the next call.
-    ///
-    /// # Errors
-    /// Of the file system.
-    pub fn kill(&self) -> io::Result<()> {
-        match fs::write(self.dir.join("cgroup.kill"), "1") {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => return other,
-        }
-        for pid in self.processes()? {
-            // One that has ended meanwhile is what is wanted.
-            let _ = pidfd::open(pid).and_then(|pidfd| pidfd::send_signal(pidfd, libc::SIGKILL));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        if !self.dir.as_os_str().is_empty() {
-            // Somebody is in it, or it is gone: neither can be helped here.
-            let _ = fs::remove_dir(&self.dir);
-        }
-    }
-}
-
-/// Where the group of this process is in the file system.
-fn own_group() -> io::Result<Option<PathBuf>> {
-    let groups = fs::read_to_string("/proc/self/cgroup")?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(place(&groups, &mounts))
-}
-
-/// From the two files in `/proc` (cgroups(7), proc_pid_mountinfo(5)).
-fn place(groups: &str, mounts: &str) -> Option<PathBuf> {
-    let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    mounts.lines().find_map(|line| {
-        let (mount, kind) = line.split_once(" - ")?;
-        if kind.split(' ').next()? != "cgroup2" {
+        let alone = || fs::read_to_string(own.join("cgroup.procs")).is_ok_and(|pids| pids.trim() == pid().to_string());
+        let is_ours = is_root || is_delegated(own);
+        if !is_ours || !has_memory(own, "cgroup.controllers") || !alone() {
             return None;
         }
-        let mut fields = mount.split(' ').skip(3);
+        let leaf = own.join(OURSELVES);
+        let _ = fs::create_dir(&leaf);
+        fs::write(leaf.join("cgroup.procs"), "0").ok()?;
+        if fs::write(own.join("cgroup.subtree_control"), "+memory").is_err() {
+            let _ = fs::write(own.join("cgroup.procs"), "0");
+            let _ = fs::remove_dir(&leaf);
+            return None;
+        }
+        let parent = own.to_owned();
+        Some(Groups { parent, version })
+    }
+
+    fn may_make(&self) -> bool {
+        self.remove_abandoned();
+        let trial = self.parent.join(format!("{PREFIX}{}-trial", pid()));
+        let made = fs::create_dir(&trial).is_ok();
+        let limits = made && trial.join(self.version.limit()).exists();
+        let _ = fs::remove_dir(&trial);
+        limits
+    }
+
+    /// What processes left behind that were killed.
+    fn remove_abandoned(&self) {
+        let Ok(entries) = fs::read_dir(&self.parent) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let maker = name
+                .to_str()
+                .and_then(|name| name.strip_prefix(PREFIX)?.split_once('-'));
+            let dead = |pid: &str| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists();
+            if maker.is_some_and(|(pid, _)| dead(pid)) {
+                // It stays if somebody is in it.
+                let _ = fs::remove_dir(entry.path());
+            }
+        }
+    }
+
+    /// Makes a group with a number of its own.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn make(&self, number: u32, limit: u64) -> io::Result<Group> {
+        let directory = self.parent.join(format!("{PREFIX}{}-{number}", pid()));
+        fs::create_dir(&directory)?;
+        let group = Group {
+            directory,
+            version: self.version,
+        };
+        group.set_limit(limit)?;
+        if self.version == Version::Two {
+            // All of it or nothing: a worker without its children is no worker. Linux 4.19.
+            let _ = fs::write(group.directory.join("memory.oom.group"), "1");
+        }
+        Ok(group)
+    }
+}
+
+impl Group {
+    /// Its directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Changes how much memory its processes may use, in bytes.
+    ///
+    /// # Errors
+    /// `EBUSY` if they use more and nothing can be reclaimed (v1; v2 ends them).
+    pub fn set_limit(&self, bytes: u64) -> io::Result<()> {
+        fs::write(self.directory.join(self.version.limit()), bytes.to_string())
+    }
+
+    /// Whether somebody is in it.
+    pub fn is_used(&self) -> bool {
+        fs::read_to_string(self.directory.join("cgroup.procs")).is_ok_and(|pids| !pids.trim().is_empty())
+    }
+
+    /// How many of its processes the kernel has ended for their memory.
+    pub fn oom_kills(&self) -> u64 {
+        oom_kills(&self.directory, self.version)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.directory);
+    }
+}
+
+impl Version {
+    fn limit(self) -> &'static str {
+        match self {
+            Self::One => "memory.limit_in_bytes",
+            Self::Two => "memory.max",
+        }
+    }
+}
+
+/// How many processes of this process's own group, and of those below it, the kernel has ended for their memory; `None` where
+/// that cannot be known.
+pub fn own_oom_kills() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let of = |version| {
+        let own = own_directory(&groups, &mounts, version)?;
+        // We may have gone one below.
+        let own = if own.ends_with(OURSELVES) {
+            own.parent()?.to_owned()
+        } else {
+            own
+        };
+        own.join(events(version)).exists().then(|| oom_kills(&own, version))
+    };
+    of(Version::Two).or_else(|| of(Version::One))
+}
+
+fn events(version: Version) -> &'static str {
+    match version {
+        Version::One => "memory.oom_control",
+        Version::Two => "memory.events",
+    }
+}
+
+fn oom_kills(directory: &Path, version: Version) -> u64 {
+    let text = fs::read_to_string(directory.join(events(version))).unwrap_or_default();
+    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
+fn pid() -> u32 {
+    std::process::id()
+}
+
+fn has_memory(group: &Path, file: &str) -> bool {
+    let controllers = fs::read_to_string(group.join(file)).unwrap_or_default();
+    controllers
+        .split_ascii_whitespace()
+        .any(|controller| controller == "memory")
+}
+
+/// systemd marks what it leaves to others.
+fn is_delegated(group: &Path) -> bool {
+    let mut value = [0; 1];
+    let marked = |name: &str| rustix::fs::getxattr(group, name, &mut value).is_ok_and(|read| read == 1);
+    ["user.delegate", "trusted.delegate"].iter().copied().any(marked) && value == *b"1"
+}
+
+/// The directory of this process's group in the hierarchy that limits memory, as the two files say that the kernel keeps.
+fn own_directory(groups: &str, mounts: &str, version: Version) -> Option<PathBuf> {
+    // `4:memory:/path` in v1, `0::/path` in v2.
+    let path = groups.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next()?, fields.next()?);
+        let is_it = match version {
+            Version::One => controllers.split(',').any(|controller| controller == "memory"),
+            Version::Two => controllers.is_empty(),
+        };
+        is_it.then_some(path)
+    })?;
+    // `35 31 0:32 ROOT POINT rw,relatime shared:1 - TYPE SOURCE OPTIONS`
+    mounts.lines().find_map(|line| {
+        let (before, behind) = line.split_once(" - ")?;
+        let mut fields = before.split(' ').skip(3);
         let (root, point) = (fields.next()?, fields.next()?);
-        let below = Path::new(group).strip_prefix(root).ok()?;
+        let mut behind = behind.split(' ');
+        let (kind, options) = (behind.next()?, behind.nth(1).unwrap_or_default());
+        let is_it = match version {
+            Version::One => kind == "cgroup" && options.split(',').any(|option| option == "memory"),
+            Version::Two => kind == "cgroup2",
+        };
+        // A container may see only a part of it.
+        let below = Path::new(path).strip_prefix(root).ok().filter(|_| is_it)?;
         Some(Path::new(point).join(below))
     })
 }
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
 
     #[test]
-    fn the_group_is_found_wherever_it_is_mounted() {
-        let found = |groups, mounts| place(groups, mounts).map(|path| path.display().to_string());
-        let whole = "26 22 0:23 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
-        let hybrid = "30 22 0:26 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
-                      31 22 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        let part = "26 22 0:23 /system.slice/box /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
-        let group = "0::/system.slice/thead.service\n";
+    fn our_own_group_is_found_in_either_hierarchy() {
+        let groups = "4:memory:/user/a\n2:cpu,cpuacct:/b\n0::/c/d\n";
+        let mounts = "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory\n\
+                      36 31 0:33 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+                      41 31 0:38 /c /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
+        let own = |version| own_directory(groups, mounts, version);
+        assert_eq!(own(Version::One).unwrap(), Path::new("/sys/fs/cgroup/memory/user/a"));
+        assert_eq!(own(Version::Two).unwrap(), Path::new("/sys/fs/cgroup/unified/d"));
+        assert_eq!(own_directory("0::/elsewhere\n", mounts, Version::Two), None);
+        assert_eq!(own_directory("", mounts, Version::One), None);
+        let root = "30 23 0:26 / /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw,nsdelegate\n";
         assert_eq!(
-            found(group, whole),
-            Some("/sys/fs/cgroup/system.slice/thead.service".into())
+            own_directory("0::/\n", root, Version::Two).unwrap(),
+            Path::new("/sys/fs/cgroup")
         );
-        let mixed = "3:cpu:/\n0::/a\n";
-        assert_eq!(found(mixed, hybrid), Some("/sys/fs/cgroup/unified/a".into()));
-        assert_eq!(found("0::/system.slice/box/x\n", part), Some("/sys/fs/cgroup/x".into()));
-        assert_eq!(found("0::/elsewhere\n", part), None);
-        assert_eq!(found("3:cpu:/\n", hybrid), None);
-        assert_eq!(found(group, ""), None);
+    }
+
+    /// A directory that looks like a group to us.
+    fn group(directory: &Path, files: &[(&str, &str)]) {
+        fs::create_dir_all(directory).unwrap();
+        for (name, text) in files {
+            fs::write(directory.join(name), text).unwrap();
+        }
+    }
+
+    #[test]
+    fn where_somebody_else_is_nothing_is_rearranged() {
+        let root = tempfile::tempdir().unwrap();
+        let own = root.path().join("own");
+        let (us, both) = (pid().to_string(), format!("{}\n1\n", pid()));
+        let parts = |controllers, pids| {
+            [
+                ("cgroup.type", "domain\n"),
+                ("cgroup.controllers", controllers),
+                ("cgroup.procs", pids),
+            ]
+        };
+        for (files, is_root) in [
+            (parts("cpu memory\n", both.as_str()), true),
+            (parts("cpu\n", &us), true),
+            (parts("cpu memory\n", &us), false),
+        ] {
+            group(&own, &files);
+            assert_eq!(Groups::of_two(&own, is_root), None);
+            assert!(!own.join(OURSELVES).exists());
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_ended_is_counted() {
+        let root = tempfile::tempdir().unwrap();
+        group(
+            root.path(),
+            &[
+                ("memory.events", "low 0\nmax 17\noom 2\noom_kill 3\noom_group_kill 1\n"),
+                ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 5\n"),
+            ],
+        );
+        assert_eq!(oom_kills(root.path(), Version::Two), 3);
+        assert_eq!(oom_kills(root.path(), Version::One), 5);
+        assert_eq!(oom_kills(&root.path().join("gone"), Version::Two), 0);
+    }
+
+    /// Where this test may make groups.
+    #[test]
+    fn a_group_is_made_limited_and_removed() {
+        let Some(groups) = Groups::find() else {
+            return println!("skipped: no memory controller can be had here");
+        };
+        let group = groups.make(u32::MAX, 64 << 20).unwrap();
+        let directory = group.directory().to_owned();
+        let limit = || fs::read_to_string(directory.join(groups.version.limit())).unwrap();
+        assert_eq!(limit().trim(), (64 << 20).to_string());
+        group.set_limit(32 << 20).unwrap();
+        assert_eq!(limit().trim(), (32 << 20).to_string());
+        assert_eq!(group.oom_kills(), 0);
+        drop(group);
+        assert!(!directory.exists());
     }
 }

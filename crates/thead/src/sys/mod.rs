@@ -7,6 +7,7 @@
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 pub mod cgroup;
+pub mod enclosure;
 pub mod errno;
 pub mod helper;
 pub mod inherit;

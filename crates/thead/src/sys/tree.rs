@@ -27,6 +27,9 @@ struct Found {
     still: bool,
 }
 
+/// Processes of one tree that are counted.
+const DESCENDANTS: usize = 1024;
+
 /// How far up a process's ancestors are looked at.
 const ANCESTORS: usize = 64;
 
@@ -146,6 +149,29 @@ pub fn belongs(pid: i32, root: i32) -> bool {
         pid = sample.parent;
     }
     false
+}
+
+/// A process and all that descend from it, as far as their parents are there to tell.
+pub fn descendants(pid: i32) -> Vec<i32> {
+    let mut pids = vec![pid];
+    let mut at = 0;
+    while let Some(pid) = pids.get(at).copied() {
+        at += 1;
+        // Each thread has children of its own.
+        let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+            continue;
+        };
+        for thread in threads.flatten() {
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            let children = children.split_ascii_whitespace().filter_map(|child| child.parse().ok());
+            for child in children.filter(|child| *child != 0) {
+                if pids.len() < DESCENDANTS && !pids.contains(&child) {
+                    pids.push(child);
+                }
+            }
+        }
+    }
+    pids
 }
 
 /// The process, unless another one has its pid by now.

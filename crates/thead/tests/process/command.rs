@@ -403,23 +403,6 @@ fn sockets_are_passed_in_as_systemd_does_and_a_channel_is_behind_them() {
 }
 
 #[test]
-fn sockets_are_blocking_without_a_channel_and_not_with_one() {
-    test(async || {
-        let ours = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let blocks = || {
-            let flags = rustix::fs::fcntl_getfl(&ours).unwrap();
-            !flags.contains(rustix::fs::OFlags::NONBLOCK)
-        };
-        let command = Command::new("true").listener("a", OwnedFd::from(ours.try_clone().unwrap()));
-        command.clone().output().await.unwrap();
-        assert!(blocks());
-        command.channel(thead::Serialization::Json).output().await.unwrap();
-        assert!(!blocks());
-    });
-}
-
-#[test]
 fn a_socket_without_a_place_or_a_name_is_refused() {
     test(async || {
         let socket = || OwnedFd::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap());

@@ -7,5 +7,6 @@ mod hostile;
 mod kit;
 mod life;
 mod node;
+mod operator;
 mod output;
 mod siblings;

@@ -191,8 +191,8 @@ impl Source {
         let last = asides.last().map(|aside| aside.time);
         self.state = State::After(if place.is_none() { last } else { None });
         if let Some((file, stat)) = live {
-            let current = |offset| self.live(file, &stat, last, offset);
-            let mut current = current(place.map_or(u64::MAX, |place| place.offset))?;
+            let offset = place.map_or(u64::MAX, |place| place.offset);
+            let mut current = self.live(file, &stat, last, offset)?;
             if place.is_none_or(|place| current.identify().is_ok_and(|id| id == Some(place.file))) {
                 self.position = current.position()?;
                 self.state = State::Reading(current);

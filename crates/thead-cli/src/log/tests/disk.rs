@@ -6,7 +6,7 @@ use thead::output::WhenFull;
 
 use super::kit::{Scene, close, eventually, numbered, patient, print, print_lines};
 use crate::log::writer::Event;
-use crate::log::{Settings, Writer};
+use crate::log::{Kind, Settings, Writer};
 
 /// Set in a process that has a small file system to itself.
 const SMALL: &str = "THEAD_TEST_SMALL_DISK";
@@ -82,6 +82,7 @@ async fn g26_a_full_disk_loses_what_does_not_fit_counts_it_and_is_recovered_from
     let scene = Scene::at(dir.as_ref());
     let (texts, notes) = (scene.texts(), scene.notes().join("\n"));
     // Every line is there or counted, whole, once, in order.
+    assert!(scene.all().iter().all(|entry| entry.kind != Kind::Unknown), "torn");
     let (last, texts) = texts.split_last().unwrap();
     assert_eq!(last, "after");
     assert_eq!(texts.len() as u64 + dropped, 3000);

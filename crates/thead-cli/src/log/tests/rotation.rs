@@ -66,6 +66,28 @@ async fn g29_one_who_follows_sees_every_line_once_while_files_are_put_aside_and_
 }
 
 #[tokio::test]
+async fn g29_one_who_reads_every_line_as_it_is_written_misses_none_between_two_files() {
+    let scene = Scene::new();
+    let writer = scene.open(small(false));
+    let mut reader = scene.reader(following(Begin::Oldest));
+    let read_all = tokio::task::spawn_blocking(move || {
+        let until = std::time::Instant::now() + DEADLINE;
+        let mut seen = Vec::new();
+        while seen.len() < 5000 && std::time::Instant::now() < until {
+            seen.extend(texts(&reader.read().unwrap().entries));
+        }
+        seen
+    });
+    // Nothing waits for more to be written at once.
+    for (n, line) in numbered(0..5000).into_iter().enumerate() {
+        print(&writer.sink(), line + "\n").await;
+        eventually("it is written", || (writer.stats().lines > n as u64).then_some(())).await;
+    }
+    close(writer).await;
+    assert_eq!(read_all.await.unwrap(), numbered(0..5000));
+}
+
+#[tokio::test]
 async fn g29_one_who_comes_back_with_a_cursor_goes_on_where_it_was() {
     let scene = Scene::new();
     let writer = scene.open(Settings {
@@ -152,6 +174,25 @@ async fn g29_a_log_that_is_moved_away_or_deleted_unasked_is_noticed() {
             print(&sink, "more\n").await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+    close(writer).await;
+}
+
+#[tokio::test]
+async fn g29_a_log_that_somebody_has_replaced_by_another_file_is_noticed() {
+    let scene = Scene::new();
+    let writer = scene.open(patient());
+    let sink = writer.sink();
+    print(&sink, "text\n").await;
+    // As `logrotate` with create does it.
+    let moved = scene.dir().join("api.log.1");
+    eventually("there is a file", || fs::rename(scene.live(), &moved).ok()).await;
+    fs::write(scene.live(), "").unwrap();
+    let until = std::time::Instant::now() + DEADLINE;
+    while fs::metadata(scene.live()).unwrap().len() == 0 {
+        assert!(std::time::Instant::now() < until);
+        print(&sink, "more\n").await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     close(writer).await;
 }
