@@ -46,6 +46,12 @@ fn g41_a_rust_worker_has_the_data_before_its_first_connection() {
         app.pushed(&json!({ "version": version + 1 }));
         let pid = app.daemon.pids("app")[0];
         kill(pid, Signal::KILL);
+        app.daemon.wait_for("app", "another worker", |service| {
+            let workers = service["workers"].as_array().unwrap();
+            workers
+                .iter()
+                .all(|worker| worker["pid"] != pid && worker["phase"] == "ready")
+        });
     }
     app.daemon.stop();
 }
