@@ -121,7 +121,7 @@ impl Service {
         if !program.command.has_channel() {
             command = self.with_data(command);
         }
-        let group = self.memory_group(worker);
+        let group = self.memory_group(worker, &command);
         if let Some(group) = &group {
             command = command.also_cgroup(group.directory());
         }
