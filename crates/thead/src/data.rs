@@ -18,7 +18,7 @@
 //!     *mine.write().map_err(|_| "poisoned")? = data.parse()?;
 //!     Ok(())
 //! })?;
-//! let mut listener = thead::worker::listen("127.0.0.1:3000".parse()?).await?;
+//! let mut listener = thead::worker::listen("127.0.0.1:3000").await?;
 //! # Ok(())
 //! # }
 //! ```
