@@ -231,7 +231,7 @@ fn a_worker_is_ready_when_it_takes_a_connection(runtime: Runtime) {
     let took = thead.next("ready").number("took_ms");
     assert!((700..5000).contains(&took), "ready after {took} ms");
     let told = thead.all("probe_failed");
-    assert_eq!(told[0].text("reason"), format!("it does not listen on port {port}"));
+    assert!(told[0].text("reason").contains("refused"), "{told:?}");
     thead.stop_cleanly();
 }
 

@@ -61,7 +61,7 @@ fn groups_of(thead: u32) -> Vec<PathBuf> {
 
 /// Whether control groups can be had here, which the tests of them need.
 fn has_groups() -> bool {
-    let has = thead::sys::cgroup::Groups::find().is_some();
+    let has = thead::sys::cgroup::Groups::find(None).is_some();
     if !has {
         println!("skipped: no memory controller can be had here");
     }

@@ -116,7 +116,7 @@ pub struct Command {
     nice: Option<i32>,
     umask: Option<u32>,
     cgroup: Option<PathBuf>,
-    /// Another one, of another hierarchy.
+    /// Another one, of another hierarchy or below that.
     also_cgroup: Option<PathBuf>,
     pub(crate) timeout: Option<Duration>,
     abort: Option<AbortSignal>,
@@ -422,7 +422,12 @@ impl Command {
         self
     }
 
-    /// Starts the child in this control group too: one of another hierarchy, or the only one.
+    /// The control group that it starts in.
+    pub(crate) fn own_cgroup(&self) -> Option<&Path> {
+        self.cgroup.as_deref()
+    }
+
+    /// Starts the child in this control group too: of another hierarchy, or below that of [`cgroup`](Self::cgroup).
     pub(crate) fn also_cgroup(mut self, directory: impl Into<PathBuf>) -> Self {
         self.also_cgroup = Some(directory.into());
         self

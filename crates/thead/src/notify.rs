@@ -4,11 +4,12 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use rustix::fs::Mode;
@@ -42,9 +43,6 @@ pub struct Datagram {
     pub descriptors: Vec<OwnedFd>,
 }
 
-/// Every socket of a process has its own number.
-static COUNT: AtomicU32 = AtomicU32::new(0);
-
 impl NotifySocket {
     /// A new one, in a directory that only this user can enter. Must be called within a Tokio runtime.
     ///
@@ -56,8 +54,7 @@ impl NotifySocket {
 
     fn below(dir: &Path) -> io::Result<Self> {
         remove_abandoned(dir);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = dir.join(format!("{PREFIX}{}-{number}", std::process::id()));
+        let path = dir.join(format!("{PREFIX}{:016x}", RandomState::new().build_hasher().finish()));
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
         sockopt::set_socket_passcred(&socket, true)?;
@@ -113,23 +110,25 @@ fn receive(socket: &OwnedFd) -> io::Result<Option<Datagram>> {
 
 const PREFIX: &str = "notify-";
 
-/// Removes what processes left behind that were killed.
+/// Removes what processes left behind that were killed: sockets that nobody has. Pids say nothing here, for a directory may be
+/// seen from several pid namespaces.
 fn remove_abandoned(dir: &Path) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        let owner = name.to_str().and_then(owner_of);
-        if owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+        let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
+        let is_socket = entry.file_type().is_ok_and(|kind| kind.is_socket());
+        if is_ours && is_socket && is_abandoned(&entry.path()) {
             let _ = fs::remove_file(entry.path());
         }
     }
 }
 
-/// Whose socket a file of this name is.
-fn owner_of(name: &str) -> Option<u32> {
-    let (pid, number) = name.strip_prefix(PREFIX)?.split_once('-')?;
-    number.parse::<u32>().ok()?;
-    pid.parse().ok()
+fn is_abandoned(path: &Path) -> bool {
+    let visit = || {
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
+    };
+    visit() == Err(rustix::io::Errno::CONNREFUSED)
 }
 
 #[cfg(test)]
@@ -172,16 +171,16 @@ mod tests {
     fn what_the_dead_left_behind_is_removed_and_nothing_else() {
         in_runtime(async || {
             let dir = tempfile::tempdir().unwrap();
-            let mut child = std::process::Command::new("true").spawn().unwrap();
-            child.wait().unwrap();
-            let dead = dir.path().join(format!("{PREFIX}{}-0", child.id()));
-            let others = ["preload-1.cjs", "notify-x-0", "notify-1-x"].map(|name| dir.path().join(name));
-            for path in others.iter().chain([&dead]) {
+            let dead = dir.path().join("notify-dead");
+            drop(UnixDatagram::bind(&dead).unwrap());
+            let others = ["preload-1.cjs", "notify-file"].map(|name| dir.path().join(name));
+            for path in &others {
                 fs::write(path, "").unwrap();
             }
-            let _socket = NotifySocket::below(dir.path()).unwrap();
-            let _another = NotifySocket::below(dir.path()).unwrap();
+            let alive = NotifySocket::below(dir.path()).unwrap();
+            let another = NotifySocket::below(dir.path()).unwrap();
             assert!(!dead.exists() && others.iter().all(|path| path.exists()));
+            assert!([&alive, &another].iter().all(|socket| socket.path.exists()));
         });
     }
 }

@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
+use super::listener::Listener;
 use super::member::Waiting;
-use super::{LocalAddress, Primary, Scheduling};
+use super::{LocalAddress, Primary};
 use crate::id::{ConnId, ListenerId, WorkerId};
 
 /// Whether a worker can be handed a connection of its own.
@@ -11,32 +12,27 @@ use crate::id::{ConnId, ListenerId, WorkerId};
 pub enum Private {
     /// Yes, as if it had come in here.
     At(ListenerId),
-    /// Not yet: it does not listen on such a port.
+    /// Not now: others listen on such a port, and it does not.
     NotListening,
-    /// No: it accepts from the socket itself, as the others do.
-    Shared,
+    /// No: nobody listens on such a port by the primary.
+    Nowhere,
 }
 
 impl Primary {
     /// Whether a worker can be handed a connection of its own to this TCP port, or to any that it listens on for port 0.
+    /// However connections are scheduled: who accepts by itself takes what it is handed as well.
     pub fn private(&self, worker: WorkerId, port: u16) -> Private {
-        let Some(member) = self.members.get(worker).filter(|member| !member.is_leaving()) else {
-            return Private::NotListening;
-        };
-        let held = member
-            .keys
-            .values()
-            .filter_map(|id| Some((*id, self.listeners.get(id)?)));
-        let mut fitting = held.filter(|(_, listener)| match listener.local() {
+        let fits = |listener: &Listener| match listener.local() {
             Some(LocalAddress::Ip(local)) => !listener.spec.is_udp() && (port == 0 || local.port() == port),
             Some(LocalAddress::Unix(_)) | None => false,
-        });
-        match fitting.next() {
-            None => Private::NotListening,
-            Some((id, listener)) => match listener.scheduling {
-                Scheduling::RoundRobin | Scheduling::Sticky => Private::At(id),
-                Scheduling::Shared | Scheduling::Kernel => Private::Shared,
-            },
+        };
+        let member = self.members.get(worker).filter(|member| !member.is_leaving());
+        let mut held = member.into_iter().flat_map(|member| member.keys.values());
+        let fitting = held.find(|id| self.listeners.get(id).is_some_and(fits));
+        match fitting {
+            Some(id) => Private::At(*id),
+            None if self.listeners.values().any(fits) => Private::NotListening,
+            None => Private::Nowhere,
         }
     }
 

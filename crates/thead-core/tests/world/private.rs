@@ -3,7 +3,7 @@
 use thead_core::cluster::{Action, Config, Event, Input, LeaveBy, Private, Scheduling};
 use thead_core::id::{ConnId, ListenerId, WorkerId};
 
-use crate::kit::{Host, W1, W2, ip, ms, offers, scheduled, shared, udp};
+use crate::kit::{Host, W1, W2, ip, ms, offers, scheduled, udp};
 
 fn ask(host: &mut Host, worker: WorkerId, listener: ListenerId) -> (ConnId, Vec<Action>) {
     let conn = host.conn();
@@ -58,18 +58,21 @@ fn what_a_worker_did_not_take_is_nobodys() {
 }
 
 #[test]
-fn who_does_not_listen_there_or_accepts_by_itself_cannot_be_asked_so() {
-    let mut host = Host::new(Config::default());
-    host.workers(1);
-    assert_eq!(host.primary.private(W1, 81), Private::NotListening);
-    assert_eq!(host.primary.private(W2, 80), Private::NotListening);
-    host.listen_at(W1, &udp(53), ip("127.0.0.1:53"));
-    assert_eq!(host.primary.private(W1, 53), Private::NotListening);
-    host.leave(W1, LeaveBy::Disconnect);
-    assert_eq!(host.primary.private(W1, 80), Private::NotListening);
-    for config in [shared(), scheduled(Scheduling::Kernel)] {
-        let mut host = Host::new(config);
-        host.workers(1);
-        assert_eq!(host.primary.private(W1, 80), Private::Shared);
+fn who_does_not_listen_there_cannot_be_asked_so() {
+    for scheduling in [
+        Scheduling::RoundRobin,
+        Scheduling::Shared,
+        Scheduling::Kernel,
+        Scheduling::Sticky,
+    ] {
+        let mut host = Host::new(scheduled(scheduling));
+        let listener = host.workers(1);
+        assert_eq!(host.primary.private(W1, 80), Private::At(listener));
+        assert_eq!(host.primary.private(W1, 81), Private::Nowhere);
+        assert_eq!(host.primary.private(W2, 80), Private::NotListening);
+        host.listen_at(W1, &udp(53), ip("127.0.0.1:53"));
+        assert_eq!(host.primary.private(W1, 53), Private::Nowhere);
+        host.leave(W1, LeaveBy::Disconnect);
+        assert_eq!(host.primary.private(W1, 80), Private::NotListening);
     }
 }

@@ -15,12 +15,12 @@ use super::{Primary, now};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PrivateError {
-    /// It does not listen on that port, or not yet.
+    /// It does not listen on that port, or not yet; others do.
     #[error("it does not listen on port {0}")]
     NotListening(u16),
-    /// It accepts from a socket that others have too, so nobody can say who gets which connection.
-    #[error("it accepts connections itself")]
-    Shared,
+    /// Nobody listens on that port by the primary.
+    #[error("nobody listens on port {0}")]
+    Nowhere(u16),
     /// The connection could not be made.
     #[error("no connection to it could be made: {0}")]
     Io(#[from] io::Error),
@@ -45,7 +45,7 @@ impl Primary {
         let listener = match self.machine.private(worker, port) {
             Private::At(listener) => listener,
             Private::NotListening => return Err(PrivateError::NotListening(port)),
-            Private::Shared => return Err(PrivateError::Shared),
+            Private::Nowhere => return Err(PrivateError::Nowhere(port)),
         };
         let (stream, theirs) = tcp_pair()?;
         let theirs = OwnedFd::from(theirs);

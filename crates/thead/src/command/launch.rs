@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use thead_wire::Dialect;
@@ -117,7 +118,10 @@ impl Command {
         spec.umask = self.umask;
         spec.env = self.environment();
         spec.own_pid.clone_from(&self.own_pid);
-        let cgroups = self.cgroup.iter().chain(&self.also_cgroup).map(|directory| {
+        // One that has groups with controllers below it has no processes of its own.
+        let is_outer = |outer: &&PathBuf| self.also_cgroup.as_ref().is_some_and(|inner| inner.starts_with(outer));
+        let outer = self.cgroup.iter().filter(|outer| !is_outer(outer));
+        let cgroups = outer.chain(&self.also_cgroup).map(|directory| {
             let entry = directory.join("cgroup.procs");
             let open = File::options().write(true).open(&entry);
             open.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", entry.display())))

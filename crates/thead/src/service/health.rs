@@ -25,7 +25,7 @@ use crate::sys::{pidfd, tree};
 pub trait Prober: fmt::Debug + Send + Sync {
     /// The TCP port that is asked for this purpose, if it is one that a worker is asked at.
     ///
-    /// A worker to whom the primary hands connections is then given one of its own; see [`Target::connection`]. All other
+    /// A worker that listens there by the primary is then given a connection of its own; see [`Target::connection`]. All other
     /// probes find their way themselves, and where workers share a socket they ask whoever answers.
     fn port(&self, purpose: Purpose) -> Option<u16>;
 
@@ -207,8 +207,8 @@ impl Service {
         if let Some(port) = prober.port(purpose).filter(|_| channel) {
             match self.primary.connect_to(id, port) {
                 Ok(connection) => target.connection = Some(connection),
-                // Then whoever of them answers has to do.
-                Err(PrivateError::Shared) => {}
+                // It may be a process of its own that listens there.
+                Err(PrivateError::Nowhere(_)) => {}
                 Err(error) => return drop(news.send(News::Probed(id, number, Err(error.to_string())))),
             }
         }

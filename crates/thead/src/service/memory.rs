@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::worker::Worker;
 use super::{Service, ServiceEvent};
+use crate::command::Command;
 use crate::sys::cgroup::{self, Group, Groups};
 use crate::sys::stat::ProcessStat;
 use crate::sys::tree;
@@ -61,10 +62,11 @@ impl Meter {
 
 impl Service {
     /// A group for a new worker, if there is a limit and one can be had.
-    pub(super) fn memory_group(&mut self, id: WorkerId) -> Option<Group> {
+    pub(super) fn memory_group(&mut self, id: WorkerId, command: &Command) -> Option<Group> {
         self.memory.kills = self.memory.kills.or_else(cgroup::own_oom_kills);
         let limit = self.settings.memory?;
-        let groups = self.memory.groups.get_or_insert_with(Groups::find).as_ref();
+        let find = || Groups::find(command.own_cgroup());
+        let groups = self.memory.groups.get_or_insert_with(find).as_ref();
         let group = groups.map(|groups| groups.make(id.0, limit)).transpose();
         let group = group.unwrap_or_else(|error| {
             tracing::warn!(%error, "the kernel does not hold the memory of a worker");

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::health::Beats;
 use super::memory::Meter;
 use super::status::{Ended, REMEMBERED};
-use super::{Drain, Program, Service, Sockets, now};
+use super::{Drain, Program, Ready, Service, Sockets, now};
 use crate::command::{Command, FIRST_FD};
 use crate::inspect;
 use crate::notify::NotifySocket;
@@ -121,7 +121,7 @@ impl Service {
         if !program.command.has_channel() {
             command = self.with_data(command);
         }
-        let group = self.memory_group(worker);
+        let group = self.memory_group(worker, &command);
         if let Some(group) = &group {
             command = command.also_cgroup(group.directory());
         }
@@ -180,12 +180,20 @@ impl Service {
         if !program.notify {
             return Ok(command);
         }
-        let socket = match self.notices.take() {
-            Some(socket) => socket,
-            None => NotifySocket::new().map_err(|error| format!("failed to make its {NOTIFY_SOCKET}: {error}"))?,
+        if self.notices.is_none() {
+            match NotifySocket::new() {
+                Ok(socket) => self.notices = Some(socket),
+                // There is no other way to be ready.
+                Err(error) if self.settings.life.ready == Ready::Message => {
+                    return Err(format!("failed to make its {NOTIFY_SOCKET}: {error}"));
+                }
+                Err(error) => tracing::warn!(%error, "workers have no {NOTIFY_SOCKET}"),
+            }
+        }
+        let Some(socket) = &self.notices else {
+            return Ok(command);
         };
         let command = command.env(NOTIFY_SOCKET, socket.address());
-        self.notices = Some(socket);
         let heartbeat = self.watching(Beats::Notices).heartbeat;
         Ok(match heartbeat.filter(|period| !period.is_zero()) {
             Some(period) => command

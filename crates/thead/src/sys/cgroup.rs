@@ -3,8 +3,12 @@
 //! `cgroups(7)`; the kernel's `cgroup-v2` and `cgroup-v1/memory` documents.
 
 use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::enclosure;
 
 /// Where this process may make groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,36 +33,52 @@ pub struct Group {
 
 /// Names of our groups begin so; the pid of their maker and a number follow.
 const PREFIX: &str = "thead-";
+/// A younger group without processes may be about to get some, from a process that this pid namespace does not know.
+const ABANDONED: Duration = Duration::from_secs(60);
 /// Where we go ourselves, for a group of v2 has either processes or groups with controllers.
 const OURSELVES: &str = "thead-supervisor";
 
 impl Groups {
     /// Finds the place; `None` where no memory controller can be had: it is another's, or read-only, as in most containers.
     ///
-    /// In v2 it may move this process into a group below its own, if that was delegated to it (`Delegate=` of systemd) or
-    /// is the root of its namespace, and nobody else is in there.
-    pub fn find() -> Option<Groups> {
+    /// `within`: a group of v2 that is ours and has no processes; there or in v1, nowhere else. Without, this may move our
+    /// process into a group below its own, if that was delegated to it (`Delegate=` of systemd) or is the root of its
+    /// namespace, and nobody else is in there.
+    pub fn find(within: Option<&Path>) -> Option<Groups> {
         let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
         let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-        let is_root = groups.lines().any(|line| line == "0::/");
-        let two = own_directory(&groups, &mounts, Version::Two).and_then(|own| Self::of_two(&own, is_root));
+        let two = match within {
+            Some(within) => Self::below(within),
+            None => {
+                let is_root = groups.lines().any(|line| line == "0::/");
+                own_directory(&groups, &mounts, Version::Two).and_then(|own| Self::of_two(&own, is_root))
+            }
+        };
         let one = || {
             let parent = own_directory(&groups, &mounts, Version::One)?;
             let version = Version::One;
             Some(Groups { parent, version })
         };
-        two.or_else(one).filter(Groups::may_make)
+        two.or_else(|| one().filter(Groups::may_make))
+    }
+
+    /// Below a group without processes, of which the controllers are given on.
+    fn below(group: &Path) -> Option<Groups> {
+        let given = has_memory(group, "cgroup.controllers")
+            && fs::write(group.join("cgroup.subtree_control"), "+memory").is_ok();
+        let (parent, version) = (group.to_owned(), Version::Two);
+        given.then_some(Groups { parent, version }).filter(Groups::may_make)
     }
 
     /// `is_root`: it is the root of our namespace, so nobody else cares for it.
     fn of_two(own: &Path, is_root: bool) -> Option<Groups> {
-        let version = Version::Two;
-        // Beside ours, where somebody has arranged it so; below it only in the one group that may have both.
-        let above_all = Some(own).filter(|own| own.exists() && !own.join("cgroup.type").exists());
-        let mut arranged = own.parent().into_iter().chain(above_all);
-        if let Some(parent) = arranged.find(|place| has_memory(place, "cgroup.subtree_control")) {
-            let parent = parent.to_owned();
-            return Some(Groups { parent, version }).filter(Groups::may_make);
+        // We have been here before.
+        if own.ends_with(OURSELVES) {
+            return Self::below(own.parent()?);
+        }
+        // The one group that may have both processes and groups with controllers.
+        if own.exists() && !own.join("cgroup.type").exists() {
+            return Self::below(own);
         }
         let alone = || fs::read_to_string(own.join("cgroup.procs")).is_ok_and(|pids| pids.trim() == pid().to_string());
         let is_ours = is_root || is_delegated(own);
@@ -68,13 +88,11 @@ impl Groups {
         let leaf = own.join(OURSELVES);
         let _ = fs::create_dir(&leaf);
         fs::write(leaf.join("cgroup.procs"), "0").ok()?;
-        if fs::write(own.join("cgroup.subtree_control"), "+memory").is_err() {
+        Self::below(own).or_else(|| {
             let _ = fs::write(own.join("cgroup.procs"), "0");
             let _ = fs::remove_dir(&leaf);
-            return None;
-        }
-        let parent = own.to_owned();
-        Some(Groups { parent, version })
+            None
+        })
     }
 
     fn may_make(&self) -> bool {
@@ -97,7 +115,12 @@ impl Groups {
                 .to_str()
                 .and_then(|name| name.strip_prefix(PREFIX)?.split_once('-'));
             let dead = |pid: &str| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists();
-            if maker.is_some_and(|(pid, _)| dead(pid)) {
+            let age = entry
+                .metadata()
+                .and_then(|made| made.modified())
+                .map(|made| made.elapsed());
+            let is_old = matches!(age, Ok(Ok(age)) if age > ABANDONED);
+            if is_old && maker.is_some_and(|(pid, _)| dead(pid)) {
                 // It stays if somebody is in it.
                 let _ = fs::remove_dir(entry.path());
             }
@@ -109,7 +132,9 @@ impl Groups {
     /// # Errors
     /// What the kernel says.
     pub fn make(&self, number: u32, limit: u64) -> io::Result<Group> {
-        let directory = self.parent.join(format!("{PREFIX}{}-{number}", pid()));
+        // A pid is somebody else's too, in another namespace.
+        let mark = RandomState::new().build_hasher().finish() as u32;
+        let directory = self.parent.join(format!("{PREFIX}{}-{number}-{mark:08x}", pid()));
         fs::create_dir(&directory)?;
         let group = Group {
             directory,
@@ -213,32 +238,28 @@ fn is_delegated(group: &Path) -> bool {
     ["user.delegate", "trusted.delegate"].iter().copied().any(marked) && value == *b"1"
 }
 
-/// The directory of this process's group in the hierarchy that limits memory, as the two files say that the kernel keeps.
+/// The directory of this process's group in the hierarchy that limits memory, as the two files say that the kernel keeps
+/// (cgroups(7), proc_pid_mountinfo(5)).
 fn own_directory(groups: &str, mounts: &str, version: Version) -> Option<PathBuf> {
-    // `4:memory:/path` in v1, `0::/path` in v2.
+    if version == Version::Two {
+        return enclosure::place(groups, mounts);
+    }
+    let has_memory = |list: &str| list.split(',').any(|controller| controller == "memory");
+    // `4:memory:/path`
     let path = groups.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         let (controllers, path) = (fields.next()?, fields.next()?);
-        let is_it = match version {
-            Version::One => controllers.split(',').any(|controller| controller == "memory"),
-            Version::Two => controllers.is_empty(),
-        };
-        is_it.then_some(path)
+        has_memory(controllers).then_some(path)
     })?;
-    // `35 31 0:32 ROOT POINT rw,relatime shared:1 - TYPE SOURCE OPTIONS`
+    // `35 31 0:32 ROOT POINT rw,relatime shared:1 - cgroup SOURCE OPTIONS`
     mounts.lines().find_map(|line| {
-        let (before, behind) = line.split_once(" - ")?;
+        let (before, behind) = line.split_once(" - cgroup ")?;
+        let options = behind.split(' ').nth(1).filter(|options| has_memory(options));
         let mut fields = before.split(' ').skip(3);
         let (root, point) = (fields.next()?, fields.next()?);
-        let mut behind = behind.split(' ');
-        let (kind, options) = (behind.next()?, behind.nth(1).unwrap_or_default());
-        let is_it = match version {
-            Version::One => kind == "cgroup" && options.split(',').any(|option| option == "memory"),
-            Version::Two => kind == "cgroup2",
-        };
         // A container may see only a part of it.
-        let below = Path::new(path).strip_prefix(root).ok().filter(|_| is_it)?;
-        Some(Path::new(point).join(below))
+        let below = Path::new(path).strip_prefix(root).ok()?;
+        options.map(|_| Path::new(point).join(below))
     })
 }
 
@@ -286,6 +307,7 @@ mod tests {
                 ("cgroup.procs", pids),
             ]
         };
+        // That of a service of systemd's, which has not delegated it, is not ours, whoever we are.
         for (files, is_root) in [
             (parts("cpu memory\n", both.as_str()), true),
             (parts("cpu\n", &us), true),
@@ -315,7 +337,7 @@ mod tests {
     /// Where this test may make groups.
     #[test]
     fn a_group_is_made_limited_and_removed() {
-        let Some(groups) = Groups::find() else {
+        let Some(groups) = Groups::find(None) else {
             return println!("skipped: no memory controller can be had here");
         };
         let group = groups.make(u32::MAX, 64 << 20).unwrap();

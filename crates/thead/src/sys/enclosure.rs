@@ -114,7 +114,7 @@ fn own_group() -> io::Result<Option<PathBuf>> {
 }
 
 /// From the two files in `/proc` (cgroups(7), proc_pid_mountinfo(5)).
-fn place(groups: &str, mounts: &str) -> Option<PathBuf> {
+pub(super) fn place(groups: &str, mounts: &str) -> Option<PathBuf> {
     let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
     mounts.lines().find_map(|line| {
         let (mount, kind) = line.split_once(" - ")?;
