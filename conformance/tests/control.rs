@@ -1,7 +1,7 @@
 //! The control socket: who may use it, what it survives, and what it never says.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -355,5 +355,81 @@ fn g5_a_wrong_configuration_touches_nothing_that_runs() {
     };
     assert_eq!(state[0]["config"]["instances"], 2);
     assert!(pids.iter().all(|pid| Process::read(*pid).is_some()));
+    daemon.stop();
+}
+
+/// The next answer on a connection that stays open: its status and body.
+fn read_answer(stream: &mut impl BufRead) -> (String, String) {
+    let mut lines = Vec::new();
+    while lines.last().is_none_or(|line: &String| line != "\r\n") {
+        let mut line = String::new();
+        assert_ne!(stream.read_line(&mut line).unwrap(), 0, "it hung up after {lines:?}");
+        lines.push(line);
+    }
+    let length = lines.iter().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.unwrap().trim().parse().unwrap()];
+    stream.read_exact(&mut body).unwrap();
+    let status = lines[0].split(' ').nth(1).unwrap();
+    (status.to_owned(), String::from_utf8(body).unwrap())
+}
+
+#[test]
+fn g5_ten_thousand_wrong_configurations_touch_nothing() {
+    let daemon = Daemon::start();
+    daemon.file("thead.toml", "[service.sleeper]\nrun = \"sleep 1000\"\n");
+    daemon.ok(&["apply"]);
+    let before = (daemon.pids("sleeper"), daemon.service("sleeper")["generation"].clone());
+    let crowd: serde_json::Map<_, _> = (0..50)
+        .map(|number| {
+            let service = json!({ "run": format!("sleep {number}"), "env": { "A": "b" }, "stop": { "timeout": "1s" } });
+            (format!("service-{number}"), service)
+        })
+        .collect();
+    let whole = json!({ "config": { "service": crowd }, "base": daemon.app(), "start": true }).to_string();
+    let mut wrong: Vec<Vec<u8>> = (0..whole.len()).map(|end| whole.as_bytes()[..end].to_vec()).collect();
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone().into_bytes();
+        bytes[at] = 0xff;
+        wrong.push(bytes);
+    }
+    for value in [
+        "5",
+        "[]",
+        "{}",
+        "null",
+        "\"\"",
+        "{\"run\":5}",
+        "{\"run\":\"true\",\"colour\":\"red\"}",
+    ] {
+        let one = format!("\"service-7\":{value},");
+        wrong.push(whole.replacen("\"service-7\":", &one, 1).into_bytes());
+        wrong.push(
+            whole
+                .replacen("\"service\":{", &format!("\"service\":{{\"new\":{value},"), 1)
+                .into_bytes(),
+        );
+    }
+    let mut stream = BufReader::new(UnixStream::connect(daemon.socket()).unwrap());
+    for body in &wrong {
+        let head = format!(
+            "POST /v1/apply HTTP/1.1\r\nhost: thead\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.get_mut().write_all(head.as_bytes()).unwrap();
+        stream.get_mut().write_all(body).unwrap();
+        let (status, answer) = read_answer(&mut stream);
+        // Not JSON, or not a configuration.
+        assert!(
+            ["400", "422"].contains(&&*status),
+            "{}: {status} {answer}",
+            String::from_utf8_lossy(body)
+        );
+    }
+    assert!(wrong.len() > 10_000, "{}", wrong.len());
+    assert_eq!(
+        (daemon.pids("sleeper"), daemon.service("sleeper")["generation"].clone()),
+        before
+    );
+    assert_eq!(daemon.thead(&["ls", "--json"]).json().as_array().unwrap().len(), 1);
     daemon.stop();
 }

@@ -176,7 +176,7 @@ fn what_does_not_exist_is_127_as_in_a_shell() {
         (&["missing.js"], "check the path"),
         (&["node", "missing.js"], "check the path"),
         (&["empty.txt"], "say ./empty.txt"),
-        (&["/missing/node", "server.js"], "--runtime PATH"),
+        (&["/missing/node", "server.js"], "name another runtime"),
     ] {
         let message = refused(run(words).file("empty.txt", ""), 127);
         assert!(message.contains(hint), "{words:?}: {message}");
@@ -184,7 +184,7 @@ fn what_does_not_exist_is_127_as_in_a_shell() {
     let run = Run::words(["server.js"])
         .file("server.js", SERVER)
         .under(["env", "PATH=/nowhere"]);
-    assert!(refused_by_env(run).contains("install it, or name another with --runtime"));
+    assert!(refused_by_env(run).contains("install it, or name another"));
 }
 
 /// `env PATH=/nowhere` must find thead by its path, which it has.

@@ -54,6 +54,8 @@ enum Verb {
     Scale(verbs::ScaleArgs),
     /// Send a signal to the workers.
     Signal(verbs::SignalArgs),
+    /// Open the log files anew, after something else has moved them.
+    Reopen(verbs::TargetArgs),
     /// Push data to living workers, and see who has applied it.
     Data(verbs::DataArgs),
     /// List services.
@@ -122,6 +124,7 @@ fn main() -> ExitCode {
         Verb::Delete(args) => verbs::stop(Order::Delete, &args),
         Verb::Scale(args) => verbs::scale(&args),
         Verb::Signal(args) => verbs::send_signal(&args),
+        Verb::Reopen(args) => verbs::simple(Order::Reopen, &args),
         Verb::Data(args) => verbs::data(&args),
         Verb::Ls(args) => verbs::list(&args),
         Verb::Describe(args) => verbs::describe(&args),

@@ -78,6 +78,8 @@ fn foreground() -> ExitCode {
     }
 }
 
+/// After so long without a request or an event, memory is given back.
+const CALM: Duration = Duration::from_secs(1);
 /// Low descriptors kept free for what a primary inherits.
 const SPAWN_SLOTS: usize = 8;
 /// The longest path of a socket is 107 bytes; a service's name has up to 64, and `.primary` follows it.
@@ -117,6 +119,7 @@ async fn run(umask: u32) -> io::Result<()> {
         exe: std::env::current_exe()?,
         umask,
         dirty: tokio::sync::Notify::new(),
+        busy: tokio::sync::Notify::new(),
         own: Mutex::default(),
     });
     if let Some(damage) = &found.damage {
@@ -156,6 +159,7 @@ async fn run(umask: u32) -> io::Result<()> {
         }
     });
     registry.boot();
+    tokio::spawn(rest(Arc::clone(&shared)));
     let _ = crate::notify::ready();
     tokio::select! {
         done = until_told(&registry, &end) => done?,
@@ -163,6 +167,22 @@ async fn run(umask: u32) -> io::Result<()> {
     }
     let _ = std::fs::remove_file(&socket);
     Ok(())
+}
+
+/// Whenever it has been calm for a while, what the work before that took is given back.
+async fn rest(shared: Arc<Shared>) {
+    let (_, mut events) = shared.journal.watch(None);
+    let mut work = async || {
+        tokio::select! {
+            () = shared.busy.notified() => {}
+            _ = events.recv() => {}
+        }
+    };
+    loop {
+        while tokio::time::timeout(CALM, work()).await.is_ok() {}
+        thead::sys::rest::give_back();
+        work().await;
+    }
 }
 
 /// SIGTERM ends the daemon alone, so that it can be replaced; a key press, and any signal to PID 1, ends everything.

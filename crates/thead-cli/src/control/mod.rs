@@ -50,6 +50,8 @@ struct Shared {
     umask: u32,
     /// What is saved is not what should be.
     dirty: Notify,
+    /// Somebody was served.
+    busy: Notify,
     /// Processes of primaries that we have started and not collected.
     own: Mutex<Vec<u32>>,
 }

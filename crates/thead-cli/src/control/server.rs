@@ -55,6 +55,7 @@ impl Server {
 
     /// Answers until it is dropped.
     pub(crate) async fn serve(self, listener: UnixListener) {
+        let shared = Arc::clone(&self.registry.shared);
         let router = Router::new()
             .route("/v1/version", get(version))
             .route(
@@ -91,6 +92,7 @@ impl Server {
                 continue;
             };
             let router = router.clone();
+            let shared = Arc::clone(&shared);
             tokio::spawn(async move {
                 let _guest = guest;
                 let _ = http1::Builder::new()
@@ -99,6 +101,7 @@ impl Server {
                     .max_buf_size(64 << 10)
                     .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
                     .await;
+                shared.busy.notify_one();
             });
         }
     }

@@ -48,6 +48,8 @@ const LOG_PATIENCE: Duration = Duration::from_secs(2);
 const TOGETHER: Duration = Duration::from_millis(20);
 /// Low descriptors kept free for what a worker inherits.
 const SPAWN_SLOTS: usize = 8;
+/// After so long without any life or death, what that took is given back.
+const CALM: Duration = Duration::from_secs(1);
 
 /// Runs until the service is over.
 pub(crate) fn primary() -> ExitCode {
@@ -127,6 +129,7 @@ async fn serve(listener: UnixListener) -> io::Result<()> {
         told: Instant::now(),
         dirty: true,
         come_back: false,
+        calm: None,
         spec: *spec,
     };
     for note in &program.notes {
@@ -224,6 +227,8 @@ struct Primary {
     /// What they are pushed.
     hot: Hot,
     come_back: bool,
+    /// When it has been calm for a while, after something had happened.
+    calm: Option<Instant>,
 }
 
 /// What was done.
@@ -249,6 +254,8 @@ enum Happened {
     Log(log::Event),
     Data(Heard),
     Due,
+    /// Nothing has, for a while.
+    Calm,
     Child,
     Time,
 }
@@ -309,6 +316,10 @@ impl Primary {
                 Happened::Data(heard) => self.hear_data(heard),
                 Happened::Child => self.collect(),
                 Happened::Due => self.replace_what_is_due(),
+                Happened::Calm => {
+                    self.calm = None;
+                    thead::sys::rest::give_back();
+                }
                 Happened::Time => {
                     if self.come_back {
                         self.collect();
@@ -341,6 +352,13 @@ impl Primary {
                 None => std::future::pending().await,
             }
         };
+        let calm = self.calm;
+        let calm = async {
+            match calm {
+                Some(calm) => sleep_until(calm).await,
+                None => std::future::pending().await,
+            }
+        };
         let link = &mut self.link;
         let control = async {
             match link {
@@ -358,6 +376,7 @@ impl Primary {
             Some(Ok((id, result))) = self.works.join_next() => Happened::Worked(id, result),
             () = time => Happened::Time,
             () = due => Happened::Due,
+            () = calm => Happened::Calm,
         }
     }
 
@@ -389,6 +408,7 @@ impl Primary {
         teller.event(&self.service, event, self.book.last_death());
         let over = self.book.note(event);
         self.dirty = true;
+        self.calm = Some(Instant::now() + CALM);
         for event in heard.into_inner() {
             self.pass_on(event);
         }

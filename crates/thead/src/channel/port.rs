@@ -1,5 +1,6 @@
 //! The socket of a channel, and the task's side of it.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
@@ -24,7 +25,6 @@ pub(crate) struct Port {
     serialization: Serialization,
     /// `None` once the channel has ended.
     socket: Option<AsyncFd<Arc<OwnedFd>>>,
-    buffer: BytesMut,
     handles: Vec<OwnedFd>,
     /// The socket is full: a second descriptor of it, which is watched for room.
     full: Option<AsyncFd<Arc<OwnedFd>>>,
@@ -54,6 +54,11 @@ const ALONE: Duration = Duration::from_millis(1);
 /// When a write is repeated that the kernel had no resources for.
 const SHORTAGE: Duration = Duration::from_millis(10);
 
+thread_local! {
+    /// What was just read. Nothing stays in it, so all channels of a thread have one: a daemon has hundreds that rarely speak.
+    static READ: RefCell<BytesMut> = RefCell::default();
+}
+
 impl Port {
     /// Takes the parent's (or the child's) end of a channel. Must be called within a Tokio runtime.
     ///
@@ -73,7 +78,6 @@ impl Port {
             serialization: config.serialization,
             // Not for writing: that would wake us each time that the peer has read something.
             socket: Some(sys::reactor::register(Arc::new(socket), Interest::READABLE)?),
-            buffer: BytesMut::new(),
             handles: Vec::new(),
             full: None,
             more: false,
@@ -147,7 +151,7 @@ impl Port {
             ready = socket.readable(), if may_read => match ready {
                 Ok(mut guard) => {
                     let (shared, socket) = (&self.shared, guard.get_inner());
-                    match read(shared, socket, &mut self.buffer, &mut self.handles, BYTES_PER_TURN) {
+                    match read(shared, socket, &mut self.handles, BYTES_PER_TURN) {
                         Ok(Got { empty: true, .. }) => guard.clear_ready(),
                         Ok(_) => self.more = true,
                         Err(Ended) => {}
@@ -177,13 +181,7 @@ impl Port {
         // One more than there is, to meet the end.
         let mut left = sys::message::waiting(socket.get_ref()) + 1;
         while left > 0 {
-            match read(
-                &self.shared,
-                socket.get_ref(),
-                &mut self.buffer,
-                &mut self.handles,
-                left,
-            ) {
+            match read(&self.shared, socket.get_ref(), &mut self.handles, left) {
                 Ok(Got { empty: true, .. }) | Err(Ended) => break,
                 Ok(Got { bytes, .. }) => left = left.saturating_sub(bytes),
             }
@@ -302,10 +300,14 @@ struct Got {
 struct Ended;
 
 /// Reads a few times, at most about `most` bytes.
-fn read(
+fn read(shared: &Shared, socket: &OwnedFd, handles: &mut Vec<OwnedFd>, most: usize) -> Result<Got, Ended> {
+    READ.with_borrow_mut(|buffer| read_into(buffer, shared, socket, handles, most))
+}
+
+fn read_into(
+    buffer: &mut BytesMut,
     shared: &Shared,
     socket: &OwnedFd,
-    buffer: &mut BytesMut,
     handles: &mut Vec<OwnedFd>,
     most: usize,
 ) -> Result<Got, Ended> {

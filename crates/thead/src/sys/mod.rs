@@ -21,6 +21,7 @@ pub mod pidfd;
 pub mod reactor;
 pub mod reap;
 pub mod reclaim;
+pub mod rest;
 pub mod spawn;
 pub mod stat;
 pub mod tree;

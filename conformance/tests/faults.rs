@@ -1,0 +1,421 @@
+//! What the kernel may do to us: calls that fail, death at any of them, pids that come round again, a clock that jumps.
+//!
+//! Calls are made to fail by strace, where that is installed.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use conformance::client::{free_port, get, try_get};
+use conformance::{Daemon, Process, eventually, kill, thead_binary};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+/// Answers, and can be told to end.
+const SERVER: &str = "
+    require('http').createServer((request, response) => {
+        response.setHeader('x-pid', process.pid);
+        response.end('hello');
+    }).listen(process.env.PORT, '127.0.0.1');
+";
+
+/// strace on a running process. Dropping it lets the process go.
+struct Fault(Child);
+
+impl Fault {
+    /// `None`, with the reason printed, where there is no strace.
+    fn put_into(pid: u32, follow: bool, inject: &str) -> Option<Self> {
+        let calls = inject.split(':').next().unwrap();
+        let mut strace = Command::new("strace");
+        if follow {
+            strace.arg("-f");
+        }
+        // One thread after the other, so that what they start later is left alone.
+        for thread in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+            strace.args(["-p", thread.unwrap().file_name().to_str().unwrap()]);
+        }
+        let traced = strace
+            .args(["-e", &format!("trace={calls}"), "-e", &format!("inject={inject}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn();
+        let Ok(mut strace) = traced else {
+            println!("skipped: strace is not installed (Debian: apt-get install strace)");
+            return None;
+        };
+        let mut said = BufReader::new(strace.stderr.take().unwrap()).lines();
+        let attached = said.next().unwrap().unwrap();
+        assert!(attached.contains("attached"), "{attached}");
+        // Nobody may wait for strace, which waits for who reads what it says.
+        std::thread::spawn(move || said.for_each(drop));
+        Some(Self(strace))
+    }
+}
+
+impl Drop for Fault {
+    fn drop(&mut self) {
+        // At SIGTERM it lets go; killed, it would take the traced along on some kernels.
+        let _ = rustix::process::kill_process(
+            rustix::process::Pid::from_raw(self.0.id().cast_signed()).unwrap(),
+            Signal::TERM,
+        );
+        let _ = self.0.wait();
+    }
+}
+
+/// The primaries of a daemon, of which there is one for each service.
+fn primaries(daemon: &Daemon) -> Vec<Process> {
+    let mut all = daemon.census().processes();
+    all.retain(|process| process.parent == daemon.pid() && process.name == "thead");
+    all
+}
+
+fn configure(daemon: &Daemon, services: &Value) {
+    daemon.file("thead.json", &json!({ "service": services }).to_string());
+    daemon.ok(&["apply", "thead.json"]);
+}
+
+#[test]
+fn g15_no_signal_reaches_a_stranger_where_pids_come_round_again() {
+    // Before Linux 6.14 the limit is that of the whole machine.
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap(), numbers.next().unwrap());
+    if version < (6, 14) || !rustix::process::geteuid().is_root() {
+        println!("skipped: it takes root and Linux 6.14, where a PID namespace has a limit of its own");
+        return;
+    }
+    let home = tempfile::Builder::new().prefix("thead-").tempdir().unwrap();
+    let script = home.path().join("world.py");
+    std::fs::write(&script, include_str!("../programs/recycled-pids.py")).unwrap();
+    let output = Command::new("unshare")
+        .args(["-pf", "--mount-proc", "--kill-child", "python3"])
+        .args([&script, &thead_binary(), home.path()])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let numbers: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&numbers["signals"], &numbers["failed"]),
+        (&json!(0), &json!(0)),
+        "{said}"
+    );
+    // Else it would prove nothing.
+    assert!(numbers["rounds"].as_u64().unwrap() >= 5, "{said}");
+}
+
+#[test]
+fn g16_how_a_worker_ended_is_told_exactly() {
+    let daemon = Daemon::start();
+    let ends = [
+        ("code", "exit 7", json!(7), Value::Null, false),
+        ("segv", "ulimit -c 0; kill -SEGV $$", Value::Null, json!(11), false),
+        ("kill", "kill -KILL $$", Value::Null, json!(9), false),
+        ("pipe", "kill -PIPE $$", Value::Null, json!(13), false),
+        ("high", "kill -34 $$", Value::Null, json!(34), false),
+        // It has the same meaning for a shell as a signal, and is none.
+        ("like", "exit 137", json!(137), Value::Null, false),
+        // While nobody but its primary is there.
+        (
+            "alone",
+            "while ! [ -e gone ]; do sleep 0.05; done; exit 5",
+            json!(5),
+            Value::Null,
+            true,
+        ),
+    ];
+    for (name, script, ..) in &ends {
+        let set = ["--set", "ready.delay=0s", "--set", "restart.policy=never"];
+        // Whether it is ready before it ends is not the question.
+        daemon.thead(&[&["start", "--name", name], &set[..], &["sh", "-c", script]].concat());
+    }
+    let mut daemon = daemon;
+    daemon.kill();
+    daemon.file("gone", "");
+    eventually("its end", || {
+        let all = daemon.census().processes();
+        (!all
+            .iter()
+            .any(|process| process.name == "sh" || process.name == "sleep"))
+        .then_some(())
+    });
+    daemon.start_again();
+    for (name, _, code, signal, _) in &ends {
+        let service = daemon.wait_for(name, "its end", |service| {
+            service["workers"][0]["last_exit"].is_object()
+        });
+        let exit = &service["workers"][0]["last_exit"];
+        assert_eq!((&exit["code"], &exit["signal"]), (code, signal), "{name}: {service}");
+    }
+    daemon.stop();
+}
+
+#[test]
+fn g22_calls_that_fail_when_a_worker_is_started_leak_nothing_and_are_tried_again() {
+    let daemon = Daemon::start();
+    let restart =
+        json!({ "intensity": { "restarts": 1000, "period": "60s" }, "backoff": { "first": "20ms", "max": "50ms" } });
+    configure(
+        &daemon,
+        &json!({ "calm": { "run": "sleep 1000", "ready": { "delay": "0s" }, "restart": restart } }),
+    );
+    let primary = primaries(&daemon).remove(0);
+    let before = eventually("a calm service", || {
+        let service = daemon.service("calm");
+        (service["phase"] == "ready").then(|| primary.descriptors())
+    });
+    for inject in [
+        "clone,clone3,vfork,fork:error=EAGAIN",
+        "clone,clone3,vfork,fork:error=ENOMEM",
+        "pipe2,socketpair:error=EMFILE",
+        "pidfd_open:error=EMFILE",
+        "openat:error=EMFILE",
+    ] {
+        let old = daemon.pids("calm")[0];
+        let restarts = daemon.service("calm")["restarts"].as_u64().unwrap();
+        let Some(fault) = Fault::put_into(primary.pid, true, inject) else {
+            return;
+        };
+        kill(old, Signal::KILL);
+        // Some ways to start a worker need no such call; then it is simply there.
+        daemon.wait_for("calm", inject, |service| {
+            service["workers"][0]["pid"]
+                .as_u64()
+                .is_some_and(|pid| pid != u64::from(old))
+                || service["restarts"].as_u64().unwrap() >= restarts + 3
+        });
+        let now = Process::read(primary.pid).expect(inject);
+        assert!(
+            now.descriptors() <= before,
+            "{inject}: {} of {before}",
+            now.descriptors()
+        );
+        drop(fault);
+        daemon.wait_for("calm", inject, |service| {
+            service["phase"] == "ready" && service["workers"][0]["pid"] != old
+        });
+        eventually("as many descriptors as before", || {
+            (Process::read(primary.pid).unwrap().descriptors() == before).then_some(())
+        });
+    }
+    daemon.stop();
+}
+
+#[test]
+fn g23_reloads_and_crashes_leave_no_descriptor() {
+    let daemon = Daemon::start();
+    daemon.file("server.js", SERVER);
+    let port = free_port();
+    let restart =
+        json!({ "intensity": { "restarts": 1000, "period": "60s" }, "backoff": { "first": "1ms", "max": "1ms" } });
+    configure(
+        &daemon,
+        &json!({ "web": {
+            "run": "node server.js", "instances": 2, "env": { "PORT": port.to_string() }, "restart": restart,
+            "reload": { "lame-duck": "0s", "soak": "0s" },
+        } }),
+    );
+    let roles = || [daemon.pid(), primaries(&daemon)[0].pid].map(|pid| Process::read(pid).unwrap().descriptors());
+    let round = || {
+        daemon.ok(&["reload", "web"]);
+        for _ in 0..3 {
+            let old = daemon.pids("web")[0];
+            kill(old, Signal::KILL);
+            daemon.wait_for("web", "a new worker", |service| {
+                service["ready"] == 2
+                    && service["workers"]
+                        .as_array()
+                        .unwrap()
+                        .iter()
+                        .all(|worker| worker["pid"] != old)
+            });
+        }
+        get(port, "/");
+    };
+    // What is opened once and kept is there after the first.
+    round();
+    let before = roles();
+    for _ in 0..8 {
+        round();
+    }
+    eventually(&format!("{before:?} descriptors again"), || {
+        (roles() == before).then_some(())
+    });
+    daemon.stop();
+}
+
+#[test]
+fn g26_a_state_that_cannot_be_written_is_told_and_written_later() {
+    let mut daemon = Daemon::start();
+    daemon.ok(&["start", "--name", "first", "sleep", "1000"]);
+    let Some(fault) = Fault::put_into(daemon.pid(), true, "fsync,rename,renameat,renameat2:error=ENOSPC") else {
+        return;
+    };
+    // It runs all the same.
+    daemon.ok(&["start", "--name", "second", "sleep", "1000"]);
+    let told = daemon.events().into_iter().find(|event| event["event"] == "warning");
+    assert!(told.unwrap()["text"].as_str().unwrap().contains("could not be saved"));
+    drop(fault);
+    // With the next change all of it is on disk.
+    daemon.ok(&["start", "--name", "third", "sleep", "1000"]);
+    daemon.kill();
+    daemon.start_again();
+    for name in ["first", "second", "third"] {
+        assert_eq!(daemon.service(name)["phase"], "ready");
+    }
+    daemon.stop();
+}
+
+#[test]
+fn g27_a_daemon_that_is_killed_at_any_call_of_a_save_loses_nothing() {
+    let mut daemon = Daemon::start();
+    daemon.ok(&["start", "--name", "other", "sleep", "1000"]);
+    daemon.ok(&["start", "--name", "moved", "sleep", "1000"]);
+    let mut deaths = BTreeSet::new();
+    for call in ["openat", "write", "fsync", "rename", "close", "fcntl"] {
+        for nth in 1..=6 {
+            daemon.ok(&["start", "moved"]);
+            let Some(fault) = Fault::put_into(daemon.pid(), true, &format!("{call}:signal=KILL:when={nth}")) else {
+                return;
+            };
+            // It starts no process, which would be killed as well.
+            let said = daemon.thead(&["stop", "moved"]);
+            let died = Process::read(daemon.pid()).is_none_or(|process| process.is_zombie());
+            drop(fault);
+            daemon.kill();
+            daemon.start_again();
+            let at_rest = |name| {
+                let rest = |service: &Value| service["phase"] == "ready" || service["phase"] == "stopped";
+                daemon.wait_for(name, "rest", rest)["phase"].clone()
+            };
+            assert_eq!(at_rest("other"), "ready", "{call} {nth}");
+            let moved = at_rest("moved");
+            if said.code == Some(0) {
+                assert_eq!(moved, "stopped", "{call} {nth}: it was told to be so");
+            }
+            let log = std::fs::read_to_string(daemon.home().join("stderr")).unwrap();
+            assert!(!log.contains("is damaged"), "{call} {nth}: {log}");
+            if !died {
+                break;
+            }
+            deaths.insert(format!("{call} {nth}"));
+        }
+    }
+    // Else it would prove nothing.
+    for call in ["openat 1", "write 1", "fsync 1", "rename 1"] {
+        assert!(deaths.contains(call), "it died at {deaths:?} only");
+    }
+    daemon.stop();
+}
+
+/// Tells the wrong time: as many seconds off as the file says that `CLOCK_OFFSET` names.
+const CLOCK: &str = r#"
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+static volatile long *offset;
+__attribute__((constructor)) static void begin(void) {
+    const char *path = getenv("CLOCK_OFFSET");
+    int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (file < 0) return;
+    void *mapped = mmap(0, sizeof(long), PROT_READ, MAP_SHARED, file, 0);
+    close(file);
+    if (mapped != MAP_FAILED) offset = mapped;
+}
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    int result = syscall(SYS_clock_gettime, clock, now);
+    if (offset && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += *offset;
+    return result;
+}
+int gettimeofday(struct timeval *now, void *zone) {
+    struct timespec precise;
+    clock_gettime(CLOCK_REALTIME, &precise);
+    now->tv_sec = precise.tv_sec;
+    now->tv_usec = precise.tv_nsec / 1000;
+    return 0;
+}
+time_t time(time_t *now) {
+    struct timespec precise;
+    clock_gettime(CLOCK_REALTIME, &precise);
+    if (now) *now = precise.tv_sec;
+    return precise.tv_sec;
+}
+"#;
+
+#[test]
+fn g30_a_clock_that_jumps_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, library) = (dir.path().join("clock.c"), dir.path().join("clock.so"));
+    let offset = dir.path().join("offset");
+    std::fs::write(&source, CLOCK).unwrap();
+    std::fs::write(&offset, 0_i64.to_ne_bytes()).unwrap();
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&library, &source])
+        .status();
+    assert!(built.unwrap().success());
+    let jump = |seconds: i64| {
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(&offset)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, &seconds.to_ne_bytes()))
+    };
+
+    let daemon = Daemon::start_with(&[
+        ("LD_PRELOAD", library.to_str().unwrap()),
+        ("CLOCK_OFFSET", offset.to_str().unwrap()),
+    ]);
+    daemon.file("server.js", SERVER);
+    let port = free_port();
+    configure(
+        &daemon,
+        &json!({ "web": {
+            "run": "node server.js", "instances": 2, "env": { "PORT": port.to_string() },
+            "live": { "heartbeat": "300ms" },
+            "restart": { "intensity": { "restarts": 5, "period": "60s" }, "backoff": { "first": "10ms", "max": "50ms" } },
+            "reload": { "lame-duck": "0s", "soak": "300ms" },
+        } }),
+    );
+    for pid in [daemon.pid(), primaries(&daemon)[0].pid] {
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        assert!(maps.contains("clock.so"), "{pid} knows the right time");
+    }
+    let day = 24 * 60 * 60;
+    let mut pids = daemon.pids("web");
+    for seconds in [day, -day, 400 * day, 0] {
+        let since = daemon.events().len();
+        jump(seconds).unwrap();
+        // Ten heartbeats: nobody is taken for hung, nothing is started anew.
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(3) {
+            assert!(try_get(port, "/").is_ok());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert_eq!(daemon.pids("web"), pids, "{seconds}");
+        let told = daemon.events().split_off(since);
+        assert_eq!(told, Vec::<Value>::new(), "{seconds}");
+        // What is done now is done as ever, and is told with the time of now.
+        kill(pids[0], Signal::KILL);
+        daemon.wait_for("web", "a new worker", |service| {
+            service["ready"] == 2
+                && service["workers"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .all(|worker| worker["pid"] != pids[0])
+        });
+        daemon.ok(&["reload", "web"]);
+        pids = daemon.pids("web");
+    }
+    daemon.stop();
+}
