@@ -272,7 +272,7 @@ impl Candidate {
 }
 
 /// `thead-lab` itself: this program, or the one that was built with this test.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     const NAME: &str = "thead-lab";
     let Ok(own) = std::env::current_exe() else {
         return NAME.into();
