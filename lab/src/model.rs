@@ -181,6 +181,18 @@ impl Kind {
     }
 }
 
+impl From<Model> for Kind {
+    fn from(model: Model) -> Self {
+        Self::Model(model)
+    }
+}
+
+impl From<Peer> for Kind {
+    fn from(peer: Peer) -> Self {
+        Self::Peer(peer)
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -241,7 +253,8 @@ pub struct Candidate {
 
 impl Candidate {
     /// One with so many processes and threads, as far as it takes such numbers.
-    pub fn new(kind: Kind, processes: u32, threads: u32) -> Self {
+    pub fn new(kind: impl Into<Kind>, processes: u32, threads: u32) -> Self {
+        let kind = kind.into();
         Self {
             name: kind.name().to_owned(),
             kind,

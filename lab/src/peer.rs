@@ -172,15 +172,9 @@ impl Peer {
                 Command::new(program)
                     .args(["--worker-class", class, "--workers", &processes, "--threads", &threads])
                     .args(["--bind", &address, "--backlog", &backlog, "--keep-alive", "5"])
-                    // As many connections as a thread may have that waits for requests.
-                    .args([
-                        "--worker-connections",
-                        "20000",
-                        "--graceful-timeout",
-                        "1",
-                        "--log-level",
-                        "error",
-                    ])
+                    // As many connections as a worker may have that waits for requests.
+                    .args(["--worker-connections", "20000", "--graceful-timeout", "1"])
+                    .args(["--log-level", "error", "--no-control-socket"])
                     .arg("--pythonpath")
                     .arg(script(""))
                     .arg("app:app")

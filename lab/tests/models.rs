@@ -131,7 +131,8 @@ fn a_hundred_waits_overlap_in_one_event_loop() {
 fn wait_beside_burn(server: &Server) -> (Span, Span) {
     let (mut waits, mut burns) = (server.connect(), server.connect());
     // Both are known to the server before anything is asked.
-    (waits.get("/"), burns.get("/"));
+    waits.get("/");
+    burns.get("/");
     waits.send("/io?ms=50");
     burns.send("/cpu?ms=500");
     (waits.receive().unwrap().json(), burns.receive().unwrap().json())
@@ -169,14 +170,17 @@ fn a_burn_is_processor_time_and_no_less() {
 fn all_workers_of_a_cluster_serve_one_port() {
     for model in CLUSTERS {
         let server = Server::start(model, 2, 1);
-        let mut clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
-        let serving: BTreeSet<_> = clients.iter_mut().map(Client::pid).collect();
         let workers: BTreeSet<_> = server
             .processes()
             .into_iter()
             .filter(|pid| *pid != server.pid)
             .collect();
-        assert_eq!(serving, workers, "{model}");
+        let mut served = BTreeSet::new();
+        eventually(&format!("all workers of {model} have served"), || {
+            // Where they accept from one socket, one that has nothing to do may take all there is.
+            served.extend(server.at_once(4, "/cpu?ms=20").iter().map(|span| span.pid));
+            (served == workers).then_some(())
+        });
         let spans = server.at_once(40, "/io?ms=1000");
         assert_eq!(most_at_once(&spans), 40, "{model}: {spans:?}");
         server.stop();
@@ -251,13 +255,17 @@ fn a_crash_takes_nobody_along_where_each_connection_has_a_process() {
 
 #[test]
 fn a_crash_takes_the_connections_of_one_worker_along_and_the_worker_is_replaced() {
-    // As many connections as the workers can hold, or enough for each of them to have some.
+    // As many connections as the workers can hold, or some.
     let models = [(Model::Prefork, 2), (Model::ThreadPool, 4)];
-    for (model, connections) in models.into_iter().chain(CLUSTERS.map(|model| (model, 16))) {
+    for (model, connections) in models.into_iter().chain(CLUSTERS.map(|model| (model, 4))) {
         let server = Server::start(model, 2, 2);
-        let mut clients: Vec<_> = (0..connections).map(|_| server.connect()).collect();
-        let pids: Vec<_> = clients.iter_mut().map(Client::pid).collect();
-        assert_eq!(distinct(&pids), 2, "{model}");
+        let (mut clients, mut pids) = (Vec::new(), Vec::new());
+        // One after the other: none of them has to wait, so each is kept. Who accepts first may accept many.
+        while clients.len() < connections || distinct(&pids) < 2 {
+            let mut client = server.connect();
+            pids.push(client.pid());
+            clients.push(client);
+        }
         let victim = pids[0];
         clients[0].send("/crash?n=10000");
         assert!(clients[0].receive().is_err(), "{model}");
@@ -269,7 +277,7 @@ fn a_crash_takes_the_connections_of_one_worker_along_and_the_worker_is_replaced(
             }
         }
         // The new one serves on the same port.
-        let new = eventually("a replacement", || {
+        let new = eventually(&format!("a replacement, {model}"), || {
             let mut pid = server.processes().into_iter();
             pid.find(|pid| *pid != server.pid && !pids.contains(pid))
         });
@@ -285,7 +293,7 @@ fn a_crash_takes_the_connections_of_one_worker_along_and_the_worker_is_replaced(
 fn all_models_answer_alike() {
     for model in Model::ALL {
         let server = Server::start(model, 1, 1);
-        answers_as_the_lab_does(&server);
+        answers_as_the_lab_does(&server, 0);
         let missing = server.get("/nothing");
         assert_eq!(
             (missing.status, missing.text().contains("/state")),
@@ -299,8 +307,9 @@ fn all_models_answer_alike() {
     }
 }
 
-/// What every server can do, peers too.
-fn answers_as_the_lab_does(server: &Server) {
+/// What every server can do, peers too. They may be early by so many microseconds.
+fn answers_as_the_lab_does(server: &Server, early: u64) {
+    let took = |span: Span, least: u64| assert!(span.ended_us - span.began_us >= least - early, "{span:?}");
     let mut client = server.connect();
     let mut get = |target: &str| {
         let response = client.get(target);
@@ -314,13 +323,10 @@ fn answers_as_the_lab_does(server: &Server) {
     assert_eq!(get("/").text(), "hello from the lab\n");
     assert_eq!(get("/body?bytes=1024").body, [b'x'; 1024]);
     assert_eq!(get("/body?bytes=1048576").body, [b'x'; 1 << 20]);
-    let span: Span = get("/io?ms=20").json();
-    assert!(span.ended_us - span.began_us >= 19_900, "{span:?}");
-    let span: Span = get("/cpu?ms=20").json();
-    assert!(span.ended_us - span.began_us >= 19_900, "{span:?}");
+    took(get("/io?ms=20").json(), 20_000);
+    took(get("/cpu?ms=20").json(), 20_000);
     assert_eq!(get("/mix?n=99").text(), "fast\n");
-    let span: Span = get("/mix?n=300").json();
-    assert!(span.ended_us - span.began_us >= 99_900, "{span:?}");
+    took(get("/mix?n=300").json(), 100_000);
     assert_eq!(get("/crash?n=9999").text(), "survived\n");
     let state: State = get("/state").json();
     assert!(server.processes().contains(&state.pid));
@@ -424,7 +430,8 @@ fn peers_answer_as_the_models_do_or_say_how_to_install_them() {
             assert_eq!(server.get("/body?bytes=1048576").body, [b'x'; 1 << 20]);
             assert_eq!(server.get("/io").status, 404);
         } else {
-            answers_as_the_lab_does(&server);
+            // Node's timers know milliseconds only.
+            answers_as_the_lab_does(&server, 1500);
             assert_eq!(server.get("/io?ms=soon").status, 400, "{peer:?}");
         }
         server.stop();
@@ -467,6 +474,37 @@ fn what_cannot_be_done_is_refused_with_what_would_mend_it() {
         &["serve", "sync", "--listen", "192.0.2.1:80"],
         &["192.0.2.1:80", "--listen"],
     );
+}
+
+#[test]
+fn connections_wait_while_a_server_has_no_descriptor_left() {
+    for model in [Model::ThreadEach, Model::Event] {
+        let server = Server::limited(model, 40);
+        let mut clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            client.send("/");
+        }
+        eventually("all descriptors are taken", || {
+            let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid)).unwrap().count();
+            (open == 40).then_some(())
+        });
+        for mut client in clients {
+            assert_eq!(client.receive().unwrap().status, 200, "{model}");
+        }
+        server.stop();
+    }
+}
+
+#[test]
+fn a_candidate_has_only_what_it_takes() {
+    let extent = |kind: Kind| {
+        let candidate = Candidate::new(kind, 3, 4);
+        (candidate.processes, candidate.threads)
+    };
+    assert_eq!(extent(Model::Sync.into()), (1, 1));
+    assert_eq!(extent(Model::Prefork.into()), (3, 1));
+    assert_eq!(extent(Model::ThreadPool.into()), (3, 4));
+    assert_eq!(extent(Peer::GunicornSync.into()), (3, 1));
 }
 
 #[test]

@@ -14,7 +14,7 @@
 //! So the servers themselves are nothing but servers: no signal is handled, and nothing waits for an end.
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Once;
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub struct Arguments {
     /// How many processes; one for each core by default.
     #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=1024))]
     processes: Option<u32>,
-    /// How many threads each process has.
+    /// How many threads each process has; 8 by default.
     #[arg(long, value_name = "L", value_parser = clap::value_parser!(u32).range(1..=4096))]
     threads: Option<u32>,
     /// Ends as well when standard input does, so that it never outlives who holds the other end.
@@ -68,7 +68,11 @@ impl Arguments {
             return Err(refused("--threads"));
         }
         let cores = u32::try_from(thead::sys::limit::cores()).unwrap_or(1);
-        Ok((self.processes.unwrap_or(cores), self.threads.unwrap_or(THREADS)))
+        let or = |taken, asked: Option<u32>, otherwise| if taken { asked.unwrap_or(otherwise) } else { 1 };
+        Ok((
+            or(self.kind.takes_processes(), self.processes, cores),
+            or(self.kind.takes_threads(), self.threads, THREADS),
+        ))
     }
 }
 
@@ -119,9 +123,8 @@ impl Announcement {
 
     fn print(self) -> Result<(), ServeError> {
         let line = serde_json::to_string(&self).map_err(io::Error::from);
-        let line = line.map_err(ServeError::system("nothing can be announced"))?;
-        println!("{line}");
-        Ok(())
+        let written = line.and_then(|line| writeln!(io::stdout().lock(), "{line}"));
+        written.map_err(ServeError::system("nobody could be told that it serves"))
     }
 }
 

@@ -120,18 +120,18 @@ fn ended(with_stdin: bool) -> Result<impl Future<Output = ()>, ServeError> {
     let hear = |kind| signal(kind).map_err(ServeError::system("signals are not heard"));
     let (mut terminate, mut interrupt) = (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?);
     let (say, closed) = oneshot::channel();
-    if with_stdin {
+    // Where nobody says it, it must not look as if they never will.
+    let mut kept = Some(say);
+    if with_stdin && let Some(say) = kept.take() {
         std::thread::spawn(move || {
             // Whether it ends or breaks, whoever held it is gone.
             let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-            // The main thread may be ending by itself.
+            // The server may be ending already.
             let _ = say.send(());
         });
-    } else {
-        // Kept, so that it is never closed.
-        std::mem::forget(say);
     }
     Ok(async move {
+        let _kept = kept;
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const MARK: &str = "THEAD_LAB_TEST";
 
 /// Waits until `look` sees something.
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(seen) = look() {
@@ -31,27 +31,36 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// What `thead-lab` says to such words, to its end.
-pub fn said_to(words: &[&str]) -> Output {
+pub(crate) fn said_to(words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_thead-lab"));
     command.args(words).stdin(Stdio::null()).output().unwrap()
 }
 
 /// A server that serves. Dropping it ends it.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     mark: String,
-    pub pid: u32,
-    pub address: SocketAddr,
+    pub(crate) pid: u32,
+    pub(crate) address: SocketAddr,
 }
 
 impl Server {
-    pub fn start(kind: impl Into<Kind>, processes: u32, threads: u32) -> Self {
+    pub(crate) fn start(kind: impl Into<Kind>, processes: u32, threads: u32) -> Self {
         let command = Candidate::new(kind.into(), processes, threads).command();
         Self::by(command.unwrap_or_else(|missing| panic!("{missing}")))
     }
 
-    pub fn by(mut command: Command) -> Self {
+    /// One that may have so many files open.
+    pub(crate) fn limited(kind: impl Into<Kind>, files: u32) -> Self {
+        let command = Candidate::new(kind, 1, 1).command().unwrap();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {files} && exec \"$@\""), "sh"]);
+        shell.arg(command.get_program()).args(command.get_args());
+        Self::by(shell)
+    }
+
+    pub(crate) fn by(mut command: Command) -> Self {
         let since = Instant::now();
         let mark = format!("{}-{since:?}", std::process::id());
         // A test that is killed takes its server along.
@@ -73,29 +82,29 @@ impl Server {
     }
 
     /// The server's process, and all that it has started and not collected.
-    pub fn processes(&self) -> Vec<u32> {
+    pub(crate) fn processes(&self) -> Vec<u32> {
         let pids = thead::sys::tree::descendants(self.pid.cast_signed());
         pids.into_iter().map(i32::cast_unsigned).collect()
     }
 
     /// Threads of each of these, the first process first.
-    pub fn threads(&self) -> Vec<usize> {
+    pub(crate) fn threads(&self) -> Vec<usize> {
         let tasks = |pid| fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
         self.processes().into_iter().map(tasks).collect()
     }
 
     /// A connection on which nothing was asked.
-    pub fn connect(&self) -> Client {
+    pub(crate) fn connect(&self) -> Client {
         Client::connect(self.address)
     }
 
     /// One request on a connection of its own.
-    pub fn get(&self, target: &str) -> Response {
+    pub(crate) fn get(&self, target: &str) -> Response {
         self.connect().get(target)
     }
 
     /// So many requests at once, each on a connection of its own: who did them, and when.
-    pub fn at_once(&self, requests: usize, target: &str) -> Vec<Span> {
+    pub(crate) fn at_once(&self, requests: usize, target: &str) -> Vec<Span> {
         let mut clients: Vec<_> = (0..requests).map(|_| self.connect()).collect();
         for client in &mut clients {
             client.send(target);
@@ -107,33 +116,33 @@ impl Server {
     }
 
     /// SIGTERM, and all that belongs to a good end: exit code 0, no process, no socket.
-    pub fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.signal(Signal::TERM);
         assert_eq!(self.ended(), Some(0));
     }
 
     /// Closes its standard input.
-    pub fn let_go(mut self) {
+    pub(crate) fn let_go(mut self) {
         drop(self.child.stdin.take());
         assert_eq!(self.ended(), Some(0));
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().cast_signed()).unwrap();
         kill_process(pid, signal).unwrap();
     }
 
     /// Waits until it has ended, with nothing left; its exit code.
-    pub fn ended(&mut self) -> Option<i32> {
+    pub(crate) fn ended(&mut self) -> Option<i32> {
         let status = eventually("the end of the server", || self.child.try_wait().unwrap());
         let left = self.left();
         assert!(left.is_empty(), "processes are left: {left:?}");
-        TcpStream::connect(self.address).expect_err("the port is still open");
+        assert!(TcpStream::connect(self.address).is_err(), "the port is still open");
         status.code()
     }
 
     /// Whether any of its processes runs.
-    pub fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         let state = |pid| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         self.left().into_iter().any(|pid| {
             state(pid)
@@ -171,25 +180,25 @@ impl Drop for Server {
 
 /// One connection.
 #[derive(Debug)]
-pub struct Client(BufReader<TcpStream>);
+pub(crate) struct Client(BufReader<TcpStream>);
 
 impl Client {
-    pub fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(BufReader::new(stream))
     }
 
-    pub fn send(&mut self, target: &str) {
+    pub(crate) fn send(&mut self, target: &str) {
         self.write(&format!("GET {target} HTTP/1.1\r\nHost: lab\r\n\r\n"));
     }
 
     /// These very bytes. What becomes of them is told by what is received.
-    pub fn write(&mut self, text: &str) {
+    pub(crate) fn write(&mut self, text: &str) {
         let _ = self.0.get_mut().write_all(text.as_bytes());
     }
 
-    pub fn receive(&mut self) -> io::Result<Response> {
+    pub(crate) fn receive(&mut self) -> io::Result<Response> {
         let mut status = String::new();
         let mut length = 0;
         let mut closes = false;
@@ -217,58 +226,58 @@ impl Client {
         })
     }
 
-    pub fn get(&mut self, target: &str) -> Response {
+    pub(crate) fn get(&mut self, target: &str) -> Response {
         self.send(target);
         self.receive().unwrap_or_else(|error| panic!("{target}: {error}"))
     }
 
     /// Nothing follows, and nothing can.
-    pub fn is_over(&mut self) -> bool {
+    pub(crate) fn is_over(&mut self) -> bool {
         !matches!(self.0.fill_buf(), Ok([_, ..]))
     }
 
     /// The process that serves this connection.
-    pub fn pid(&mut self) -> u32 {
+    pub(crate) fn pid(&mut self) -> u32 {
         self.get("/state").json::<State>().pid
     }
 }
 
 #[derive(Debug)]
-pub struct Response {
-    pub status: u16,
+pub(crate) struct Response {
+    pub(crate) status: u16,
     /// It said `Connection: close`.
-    pub closes: bool,
-    pub body: Vec<u8>,
+    pub(crate) closes: bool,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Response {
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    pub fn json<T: for<'a> Deserialize<'a>>(&self) -> T {
+    pub(crate) fn json<T: for<'a> Deserialize<'a>>(&self) -> T {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 }
 
 /// What `/state` says.
 #[derive(Debug, Deserialize)]
-pub struct State {
-    pub pid: u32,
-    pub requests: u64,
+pub(crate) struct State {
+    pub(crate) pid: u32,
+    pub(crate) requests: u64,
 }
 
 /// What `/io` and `/cpu` say.
 #[derive(Clone, Copy, Debug, Deserialize)]
-pub struct Span {
-    pub pid: u32,
-    pub thread: u32,
-    pub began_us: u64,
-    pub ended_us: u64,
+pub(crate) struct Span {
+    pub(crate) pid: u32,
+    pub(crate) thread: u32,
+    pub(crate) began_us: u64,
+    pub(crate) ended_us: u64,
 }
 
 /// How many of these were under way at the same time, at the most.
-pub fn most_at_once(spans: &[Span]) -> usize {
+pub(crate) fn most_at_once(spans: &[Span]) -> usize {
     let at = |moment| {
         let under_way = |span: &&Span| span.began_us <= moment && moment < span.ended_us;
         spans.iter().filter(under_way).count()
