@@ -41,7 +41,7 @@ pub struct Missing {
     pub command: &'static str,
 }
 
-/// Where and how a peer is to serve.
+/// Where and how a server is to serve.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     pub(crate) address: SocketAddr,

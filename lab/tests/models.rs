@@ -3,13 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
-use std::time::Duration;
 
 use lab::model::{Candidate, Kind, Model};
 use lab::peer::Peer;
 use rustix::process::Signal;
 
-use kit::{Client, Server, Span, State, eventually, most_at_once, said_to};
+use kit::{Client, Server, Span, State, eventually, kill, most_at_once, processor_time, said_to};
 
 mod kit;
 
@@ -153,10 +152,7 @@ fn a_burn_holds_up_all_others_of_an_event_loop_but_none_of_another_thread() {
 #[test]
 fn a_burn_is_processor_time_and_no_less() {
     let server = Server::start(Model::Event, 1, 1);
-    let used = || {
-        let text = std::fs::read_to_string(format!("/proc/{}/schedstat", server.pid)).unwrap();
-        Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
-    };
+    let used = || processor_time(server.pid);
     server.get("/");
     let before = used();
     server.get("/cpu?ms=200");
@@ -402,11 +398,26 @@ fn nothing_is_left_of_any_model_whatever_it_is_doing() {
 fn nothing_is_left_of_a_server_whose_supervisor_is_killed() {
     for model in Model::ALL {
         let server = Server::start(model, 2, 2);
-        let mut busy = server.connect();
-        busy.send("/io?ms=60000");
+        let mut busy = server.burning();
         server.signal(Signal::KILL);
         eventually(model.name(), || (!server.is_alive()).then_some(()));
         assert!(busy.receive().is_err(), "{model}");
+    }
+}
+
+#[test]
+fn what_outlives_a_server_is_ended_with_it() {
+    let kinds = [
+        Kind::Peer(Peer::NodeCluster),
+        Model::Prefork.into(),
+        Model::ClusterRoundRobin.into(),
+    ];
+    for kind in kinds {
+        let mut server = Server::start(kind, 2, 1);
+        let mut busy = server.burning();
+        kill(server.pid, Signal::KILL);
+        assert_eq!(server.ended(), Some(1), "{kind}");
+        assert!(busy.receive().is_err(), "{kind}");
     }
 }
 

@@ -49,6 +49,8 @@ pub(super) fn primary(
             "--backlog",
             &backlog.to_string(),
         ])
+        // It sees the end of its channel, but not while it burns.
+        .death_signal(libc::SIGKILL)
         .channel(Serialization::Json);
     let mut options = Options::new(Program::new(command));
     options.cluster.scheduling = scheduling;

@@ -2,7 +2,6 @@
 
 use std::future::pending;
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit};
@@ -27,20 +26,19 @@ const GRACE: Duration = Duration::from_secs(3);
 /// [`ServeError`].
 pub fn serve(arguments: &Arguments) -> Result<u8, ServeError> {
     let (processes, threads) = arguments.extent()?;
-    let (address, backlog) = (arguments.place.listen, arguments.place.backlog);
+    let place = Place {
+        address: arguments.place.listen,
+        backlog: arguments.place.backlog,
+        processes,
+        threads,
+    };
     // Whatever outlives its own parent is ours then, and is ended too.
     reap::become_subreaper().map_err(ServeError::system("orphans cannot be adopted"))?;
     event::runtime()?.block_on(async {
         let ended = ended(arguments.until_stdin_closes)?;
         let (command, peer) = match arguments.kind {
-            Kind::Model(model) => (command(model, address, backlog, processes, threads)?, None),
+            Kind::Model(model) => (command(model, place)?, None),
             Kind::Peer(peer) => {
-                let place = Place {
-                    address,
-                    backlog,
-                    processes,
-                    threads,
-                };
                 let (command, running) = peer.prepare(place)?;
                 (command, Some(running))
             }
@@ -57,20 +55,14 @@ pub fn serve(arguments: &Arguments) -> Result<u8, ServeError> {
 }
 
 /// The model as a process. It says itself when it is ready.
-fn command(
-    model: Model,
-    address: SocketAddr,
-    backlog: u32,
-    processes: u32,
-    threads: u32,
-) -> Result<Command, ServeError> {
+fn command(model: Model, place: Place) -> Result<Command, ServeError> {
     let program = std::env::current_exe().map_err(ServeError::system("this program is not found"))?;
     let numbers = [
-        ("--backlog", backlog),
-        ("--processes", processes),
-        ("--threads", threads),
+        ("--backlog", place.backlog),
+        ("--processes", place.processes),
+        ("--threads", place.threads),
     ];
-    let command = Command::new(program).args(["model", model.name(), "--listen", &address.to_string()]);
+    let command = Command::new(program).args(["model", model.name(), "--listen", &place.address.to_string()]);
     Ok(numbers.into_iter().fold(command, |command, (name, number)| {
         command.arg(name).arg(number.to_string())
     }))

@@ -30,6 +30,20 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
     }
 }
 
+/// Sends a signal to a process of the test.
+pub(crate) fn kill(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
+}
+
+/// What the threads of a process have used.
+pub(crate) fn processor_time(pid: u32) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    // One that has ended meanwhile has nothing to tell.
+    let texts = tasks.filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok());
+    let used = texts.map(|text| text.split(' ').next().unwrap().parse::<u64>().unwrap());
+    Duration::from_nanos(used.sum())
+}
+
 /// What `thead-lab` says to such words, to its end.
 pub(crate) fn said_to(words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_thead-lab"));
@@ -103,6 +117,17 @@ impl Server {
         self.connect().get(target)
     }
 
+    /// A connection whose process burns for a minute, and has begun to.
+    pub(crate) fn burning(&self) -> Client {
+        let mut client = self.connect();
+        let pid = client.pid();
+        let before = processor_time(pid);
+        client.send("/cpu?ms=60000");
+        let is_burning = || processor_time(pid) > before + Duration::from_millis(50);
+        eventually("it burns", || is_burning().then_some(()));
+        client
+    }
+
     /// So many requests at once, each on a connection of its own: who did them, and when.
     pub(crate) fn at_once(&self, requests: usize, target: &str) -> Vec<Span> {
         let mut clients: Vec<_> = (0..requests).map(|_| self.connect()).collect();
@@ -127,9 +152,9 @@ impl Server {
         assert_eq!(self.ended(), Some(0));
     }
 
+    /// To what supervises it.
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().cast_signed()).unwrap();
-        kill_process(pid, signal).unwrap();
+        kill(self.child.id(), signal);
     }
 
     /// Waits until it has ended, with nothing left; its exit code.
