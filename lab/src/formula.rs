@@ -76,17 +76,29 @@ pub fn predict(shape: Shape, work: Work, connections: usize, cores: f64) -> Opti
     let clients = connections as f64;
     let waiting = Prediction {
         per_second: at_once.min(clients) / service,
-        bound: if at_once < clients { Bound::Workers } else { Bound::Clients },
+        bound: if at_once < clients {
+            Bound::Workers
+        } else {
+            Bound::Clients
+        },
         formula,
     };
     let cpu = work.cpu.as_secs_f64();
     let burning = Prediction {
         // One that serves one at a time uses its core only while it computes: 1/N already says so.
-        per_second: if cpu > 0.0 { loops.min(cores) / cpu } else { f64::INFINITY },
+        per_second: if cpu > 0.0 {
+            loops.min(cores) / cpu
+        } else {
+            f64::INFINITY
+        },
         bound: Bound::Cores,
         formula: "cores/cpu",
     };
-    Some(if burning.per_second < waiting.per_second { burning } else { waiting })
+    Some(if burning.per_second < waiting.per_second {
+        burning
+    } else {
+        waiting
+    })
 }
 
 /// What was seen beside a rate, to say why it is not the predicted one.
@@ -100,6 +112,10 @@ pub struct Seen {
     pub load: f64,
     /// Cores that both had.
     pub cores: f64,
+    /// Cores that neither of them kept busy, but other programs.
+    pub others: f64,
+    /// How long half of the answers took at most, in milliseconds.
+    pub p50_ms: f64,
     /// Requests that failed, of a hundred.
     pub failed_percent: f64,
 }
@@ -111,7 +127,10 @@ pub fn explain(prediction: &Prediction, seen: &Seen) -> String {
         return "Nothing was answered.".to_owned();
     }
     if seen.failed_percent > 1.0 {
-        return format!("{:.0} % of the requests failed, so the rate says little.", seen.failed_percent);
+        return format!(
+            "{:.0} % of the requests failed, so the rate says little.",
+            seen.failed_percent
+        );
     }
     if (0.95..=1.05).contains(&ratio) {
         return "As predicted.".to_owned();
@@ -122,6 +141,12 @@ pub fn explain(prediction: &Prediction, seen: &Seen) -> String {
         return format!(
             "{percent:.0} % of the prediction: the work took less than its nominal time, or the load was given less of the \
              cores than assumed."
+        );
+    }
+    if seen.others > 0.1 * seen.cores {
+        return format!(
+            "{percent:.0} % of the prediction: other programs kept {:.1} of {:.0} cores busy meanwhile.",
+            seen.others, seen.cores
         );
     }
     if busy > 0.9 * seen.cores {
@@ -140,13 +165,20 @@ pub fn explain(prediction: &Prediction, seen: &Seen) -> String {
             seen.server
         );
     }
+    if prediction.bound == Bound::Clients {
+        return format!(
+            "{percent:.0} % of the prediction: an answer takes {:.1} ms instead of N, by being received, scheduled and woken; \
+             timers of event loops count in whole milliseconds.",
+            seen.p50_ms
+        );
+    }
     format!(
-        "{percent:.0} % of the prediction: each request takes longer than N by being connected, scheduled and woken, which \
-         the formula leaves out."
+        "{percent:.0} % of the prediction: a worker is taken for longer than N, by being connected, scheduled and woken."
     )
 }
 
 #[cfg(test)]
+#[expect(clippy::expect_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
@@ -215,12 +247,19 @@ mod tests {
             server,
             load: 0.5,
             cores: 2.0,
+            others: 0.0,
+            p50_ms: 11.2,
             failed_percent,
         };
         assert_eq!(explain(&prediction, &seen(25_000.0, 1.0, 0.0)), "As predicted.");
         let full = explain(&prediction, &seen(10_000.0, 1.5, 0.0));
         assert!(full.contains("39 %") && full.contains("150 µs"), "{full}");
-        assert!(explain(&prediction, &seen(10_000.0, 0.2, 0.0)).contains("longer than N"));
+        assert!(explain(&prediction, &seen(10_000.0, 0.2, 0.0)).contains("takes 11.2 ms instead of N"));
+        let disturbed = Seen {
+            others: 0.5,
+            ..seen(10_000.0, 1.5, 0.0)
+        };
+        assert!(explain(&prediction, &disturbed).contains("other programs kept 0.5 of 2 cores busy"));
         assert!(explain(&prediction, &seen(10_000.0, 0.2, 3.0)).contains("3 % of the requests failed"));
         assert!(explain(&prediction, &seen(0.0, 0.0, 0.0)).contains("Nothing"));
     }

@@ -119,7 +119,11 @@ pub struct Outcome {
 impl Outcome {
     /// Answers a second.
     pub fn per_second(&self) -> f64 {
-        if self.seconds > 0.0 { self.answered as f64 / self.seconds } else { 0.0 }
+        if self.seconds > 0.0 {
+            self.answered as f64 / self.seconds
+        } else {
+            0.0
+        }
     }
 }
 
@@ -251,12 +255,19 @@ async fn load(spec: &Spec, measuring: impl FnOnce() -> std::io::Result<()>) -> s
     let started = Instant::now();
     match spec.shape {
         Shape::Closed { connections } | Shape::Count { connections, .. } => {
-            let last = if let Shape::Count { requests, .. } = spec.shape { requests } else { u64::MAX };
+            let last = if let Shape::Count { requests, .. } = spec.shape {
+                requests
+            } else {
+                u64::MAX
+            };
             for index in 0..connections {
                 let client = Client::new(spec, index);
                 clients.push(tokio::task::spawn_local(closed(Rc::clone(&common), client, last)));
             }
-            tokio::time::sleep(warm).await;
+            // Without a warm-up the first request counts, so no client may have begun.
+            if !warm.is_zero() {
+                tokio::time::sleep(warm).await;
+            }
             common.tally.borrow_mut().begin();
             measuring()?;
             if last == u64::MAX {
@@ -276,7 +287,11 @@ async fn load(spec: &Spec, measuring: impl FnOnce() -> std::io::Result<()>) -> s
             let queue = Rc::new(pace::Queue::new());
             for index in 0..connections {
                 let client = Client::new(spec, index);
-                clients.push(tokio::task::spawn_local(open(Rc::clone(&common), Rc::clone(&queue), client)));
+                clients.push(tokio::task::spawn_local(open(
+                    Rc::clone(&common),
+                    Rc::clone(&queue),
+                    client,
+                )));
             }
             let counted_from = started + warm;
             let until = counted_from + run;
@@ -300,7 +315,11 @@ async fn load(spec: &Spec, measuring: impl FnOnce() -> std::io::Result<()>) -> s
             common.tally.borrow_mut().begin();
             for index in 0..connections {
                 let client = Client::new(spec, index);
-                clients.push(tokio::task::spawn_local(hold(Rc::clone(&common), Rc::clone(&gate), client)));
+                clients.push(tokio::task::spawn_local(hold(
+                    Rc::clone(&common),
+                    Rc::clone(&gate),
+                    client,
+                )));
             }
             let all = async {
                 while common.tally.borrow().seen() < connections as u64 {
@@ -322,7 +341,10 @@ async fn closed(common: Rc<Common>, mut client: Client, last: u64) -> Client {
         let begun = Instant::now();
         let result = client.ask(number, begun + common.patience).await;
         let refused = matches!(result, Err(client::Failure::Refused));
-        common.tally.borrow_mut().add(client.index, number, begun, result, client.take_opened());
+        common
+            .tally
+            .borrow_mut()
+            .add(client.index, number, begun, result, client.take_opened());
         if refused {
             tokio::time::sleep(PAUSE).await;
         }
@@ -333,22 +355,31 @@ async fn closed(common: Rc<Common>, mut client: Client, last: u64) -> Client {
 async fn open(common: Rc<Common>, queue: Rc<pace::Queue>, mut client: Client) -> Client {
     loop {
         let due = queue.take().await;
-        let Some(number) = common.next(u64::MAX) else { return client };
+        let Some(number) = common.next(u64::MAX) else {
+            return client;
+        };
         let result = client.ask(number, due + common.patience).await;
-        common.tally.borrow_mut().add(client.index, number, due, result, client.take_opened());
+        common
+            .tally
+            .borrow_mut()
+            .add(client.index, number, due, result, client.take_opened());
         queue.done(due);
     }
 }
 
 async fn hold(common: Rc<Common>, gate: Rc<Semaphore>, mut client: Client) -> Client {
     // Nobody closes it.
-    let Ok(permit) = gate.acquire().await else { return client };
+    let Ok(permit) = gate.acquire().await else {
+        return client;
+    };
     let begun = Instant::now();
     let result = client.ask(1, begun + common.patience).await;
-    let mut tally = common.tally.borrow_mut();
-    tally.add(client.index, 1, begun, result, client.take_opened());
-    tally.held += usize::from(client.is_connected());
-    drop((tally, permit));
+    common
+        .tally
+        .borrow_mut()
+        .add(client.index, 1, begun, result, client.take_opened());
+    common.tally.borrow_mut().held += usize::from(client.is_connected());
+    drop(permit);
     // Ended tasks give back what they own.
     std::future::pending::<()>().await;
     client

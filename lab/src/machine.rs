@@ -10,7 +10,9 @@ use crate::results::Machine;
 /// The cores that this process may use.
 pub(crate) fn cores() -> Vec<usize> {
     match sched_getaffinity(None) {
-        Ok(set) => (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect(),
+        Ok(set) => (0..rustix::thread::CpuSet::MAX_CPU)
+            .filter(|core| set.is_set(*core))
+            .collect(),
         Err(_) => (0..available_parallelism().map_or(1, usize::from)).collect(),
     }
 }
@@ -34,7 +36,13 @@ pub(crate) fn describe(cores: &[usize], servers: &[usize]) -> Machine {
     let model = model.map_or("unknown processor", |rest| rest.trim_start_matches([' ', '\t', ':']));
     let guest = if cpu.contains(" hypervisor") { ", virtual" } else { "" };
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let total = memory.lines().find_map(|line| {
+        line.strip_prefix("MemTotal:")?
+            .trim()
+            .strip_suffix(" kB")?
+            .parse::<u64>()
+            .ok()
+    });
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     Machine {
         description: format!(
@@ -47,7 +55,11 @@ pub(crate) fn describe(cores: &[usize], servers: &[usize]) -> Machine {
         cores: cores.len(),
         server_cores: if servers.is_empty() { cores.len() } else { servers.len() },
         pinned: !servers.is_empty(),
-        load_average: load.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(f64::NAN),
+        load_average: load
+            .split(' ')
+            .next()
+            .and_then(|first| first.parse().ok())
+            .unwrap_or(f64::NAN),
     }
 }
 

@@ -41,16 +41,20 @@ fn spec(text: &str) -> Result<load::Spec, serde_json::Error> {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let ended = match arguments.action {
-        Some(Action::Serve(arguments)) => serve::serve(&arguments).map_err(|error| (error.exit_code(), error.to_string())),
+        Some(Action::Serve(arguments)) => {
+            serve::serve(&arguments).map_err(|error| (error.exit_code(), error.to_string()))
+        }
         Some(Action::Model(arguments)) => match serve::model(&arguments) {
             Ok(never) => match never {},
             Err(error) => Err((error.exit_code(), error.to_string())),
         },
-        Some(Action::Worker(arguments)) => {
-            serve::worker(&arguments).map(|()| 0).map_err(|error| (error.exit_code(), error.to_string()))
-        }
+        Some(Action::Worker(arguments)) => serve::worker(&arguments)
+            .map(|()| 0)
+            .map_err(|error| (error.exit_code(), error.to_string())),
         Some(Action::Load { spec }) => load::run(&spec).map(|()| 0).map_err(|error| (2, error.to_string())),
-        None => run::run(&arguments.run).map(|()| 0).map_err(|error| (error.exit_code(), error.to_string())),
+        None => run::run(&arguments.run)
+            .map(|()| 0)
+            .map_err(|error| (error.exit_code(), error.to_string())),
     };
     match ended {
         Ok(code) => code.into(),

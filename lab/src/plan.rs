@@ -80,7 +80,9 @@ impl Workload {
     /// What is done, for one who wants to judge it.
     pub const fn how(self) -> &'static str {
         match self {
-            Self::Hello => "Closed loop: each client asks again when it has its answer. Connections are kept as long as the server keeps them.",
+            Self::Hello => {
+                "Closed loop: each client asks again when it has its answer. Connections are kept as long as the server keeps them."
+            }
             Self::HelloClose => "Closed loop, and each request says `Connection: close`.",
             Self::Io => "Closed loop. Each request waits for 10 ms without using a processor, as for a database.",
             Self::Cpu => "Closed loop. Each request uses 2 ms of processor time of one thread.",
@@ -95,7 +97,9 @@ impl Workload {
                 "Closed loop of numbered requests. Each 10 000th ends the process that handles it; what else fails, fails with \
                  it. A client that is refused waits for 10 ms before its next request."
             }
-            Self::Idle => "Each connection asks once and then stays. Memory is that of the whole server while all of them are open.",
+            Self::Idle => {
+                "Each connection asks once and then stays. Memory is that of the whole server while all of them are open."
+            }
         }
     }
 
@@ -145,7 +149,14 @@ impl Workload {
 
     /// The loads of it.
     fn shapes(self, quick: bool) -> Vec<Shape> {
-        let closed = |steps: &[usize]| steps.iter().map(|connections| Shape::Closed { connections: *connections }).collect();
+        let closed = |steps: &[usize]| {
+            steps
+                .iter()
+                .map(|connections| Shape::Closed {
+                    connections: *connections,
+                })
+                .collect()
+        };
         match (self, quick) {
             (Self::Hello, true) => closed(&[64]),
             (Self::Hello, false) => closed(&[1, 256]),
@@ -162,8 +173,10 @@ impl Workload {
                 connections: 64,
                 requests: if quick { 20_000 } else { 50_000 },
             }],
-            (Self::Idle, true) => [10, 1000].map(|connections| Shape::Hold { connections }).to_vec(),
-            (Self::Idle, false) => [10, 100, 1000, 10_000].map(|connections| Shape::Hold { connections }).to_vec(),
+            (Self::Idle, true) => [100, 1000].map(|connections| Shape::Hold { connections }).to_vec(),
+            (Self::Idle, false) => [10, 100, 1000, 10_000]
+                .map(|connections| Shape::Hold { connections })
+                .to_vec(),
         }
     }
 
@@ -196,7 +209,8 @@ impl FromStr for Workload {
 
     fn from_str(name: &str) -> Result<Self, UnknownWorkload> {
         let mut all = Self::ALL.into_iter();
-        all.find(|workload| workload.name() == name).ok_or_else(|| UnknownWorkload { name: name.to_owned() })
+        all.find(|workload| workload.name() == name)
+            .ok_or_else(|| UnknownWorkload { name: name.to_owned() })
     }
 }
 
@@ -255,7 +269,11 @@ impl Plan {
     pub fn new(candidates: Vec<Candidate>, workloads: &[Workload], extent: Extent, most_idle: Option<usize>) -> Self {
         let quick = extent.quick;
         let chosen = Workload::ALL.into_iter().filter(|workload| {
-            if workloads.is_empty() { !quick || workload.is_quick() } else { workloads.contains(workload) }
+            if workloads.is_empty() {
+                !quick || workload.is_quick()
+            } else {
+                workloads.contains(workload)
+            }
         });
         let mut steps = Vec::new();
         for workload in chosen {
@@ -274,15 +292,33 @@ impl Plan {
                     candidates: suited.map(|(place, _)| place).collect(),
                     rounds: if workload.is_repeated() { extent.rounds } else { 1 },
                     warm_ms: match shape {
-                        Shape::Closed { .. } | Shape::Open { .. } => if quick { 250 } else { 400 },
+                        Shape::Closed { .. } | Shape::Open { .. } => {
+                            if quick {
+                                200
+                            } else {
+                                400
+                            }
+                        }
                         Shape::Count { .. } | Shape::Hold { .. } => 0,
                     },
                     run_ms: match shape {
                         Shape::Closed { .. } => extent.run_ms,
                         // Percentiles need numbers.
                         Shape::Open { .. } => extent.run_ms * 2,
-                        Shape::Count { .. } => if quick { 5_000 } else { 20_000 },
-                        Shape::Hold { .. } => if quick { 1_500 } else { 8_000 },
+                        Shape::Count { .. } => {
+                            if quick {
+                                5_000
+                            } else {
+                                20_000
+                            }
+                        }
+                        Shape::Hold { .. } => {
+                            if quick {
+                                800
+                            } else {
+                                8_000
+                            }
+                        }
                     },
                 });
             }
@@ -299,15 +335,16 @@ impl Plan {
     pub fn order(&self) -> impl Iterator<Item = (usize, usize)> {
         self.steps.iter().enumerate().flat_map(|(place, step)| {
             let count = step.candidates.len();
-            (0..step.rounds).flat_map(move |round| {
-                (0..count).map(move |turn| (place, step.candidates[(turn + round) % count]))
-            })
+            (0..step.rounds)
+                .flat_map(move |round| (0..count).map(move |turn| (place, step.candidates[(turn + round) % count])))
         })
     }
 
     /// About how long it takes.
     pub fn estimate(&self) -> Duration {
-        self.order().map(|(step, candidate)| self.estimate_of(&self.steps[step], &self.candidates[candidate])).sum()
+        self.order()
+            .map(|(step, candidate)| self.estimate_of(&self.steps[step], &self.candidates[candidate]))
+            .sum()
     }
 
     /// About how long one cell takes: to start, to load, to ask for state and to end.
@@ -327,6 +364,7 @@ impl Plan {
 }
 
 #[cfg(test)]
+#[expect(clippy::expect_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
@@ -349,7 +387,11 @@ mod tests {
 
     #[test]
     fn candidates_take_turns_and_each_round_begins_with_another() {
-        let all = candidates(&[Kind::Model(Model::Sync), Kind::Model(Model::Event), Kind::Model(Model::Prefork)]);
+        let all = candidates(&[
+            Kind::Model(Model::Sync),
+            Kind::Model(Model::Event),
+            Kind::Model(Model::Prefork),
+        ]);
         let plan = Plan::new(all, &[Workload::Cpu], extent(false), None);
         let order: Vec<usize> = plan.order().map(|(_, candidate)| candidate).collect();
         assert_eq!(order, [0, 1, 2, 1, 2, 0, 2, 0, 1]);

@@ -14,5 +14,5 @@ mod svg;
 pub use lines::{Line, Lines};
 pub use palette::{Mark, STYLE, Style, style};
 pub use rows::{Dot, Row, Rows};
-pub use scale::{Scale, number};
+pub use scale::{Scale, count, number};
 pub use svg::{Ink, text_width};

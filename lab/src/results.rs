@@ -61,7 +61,7 @@ impl Extent {
             rounds: if quick { 1 } else { 3 },
             processes,
             threads,
-            run_ms: if quick { 800 } else { 1_300 },
+            run_ms: if quick { 700 } else { 1_300 },
         }
     }
 }
@@ -108,6 +108,8 @@ pub struct Sample {
     pub cores: f64,
     /// Cores that the load kept busy.
     pub load_cores: f64,
+    /// Cores that all other programs kept busy: what disturbs.
+    pub other_cores: f64,
     /// Processor time of the server for each answer, in µs.
     pub cpu_us: f64,
     /// Memory of all its processes, shared pages counted once.
@@ -180,7 +182,9 @@ impl Cell {
     /// The least and the greatest of the rounds.
     pub fn spread(&self, of: impl Fn(&Sample) -> f64) -> (f64, f64) {
         let values = self.samples.iter().map(of);
-        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+            (low.min(value), high.max(value))
+        })
     }
 
     /// Requests a second.
@@ -200,7 +204,11 @@ impl Cell {
         let (failed, answered) = self.samples.iter().fold((0, 0), |(failed, answered), sample| {
             (failed + sample.failures.sum(), answered + sample.answered)
         });
-        if failed == 0 { 0.0 } else { failed as f64 / (failed + answered) as f64 }
+        if failed == 0 {
+            0.0
+        } else {
+            failed as f64 / (failed + answered) as f64
+        }
     }
 }
 
@@ -213,7 +221,10 @@ impl Results {
     /// One cell.
     pub fn cell(&self, workload: &str, candidate: &str, connections: usize) -> Option<&Cell> {
         let is_meant = |cell: &&Cell| cell.workload == workload && cell.candidate == candidate;
-        self.cells.iter().filter(is_meant).find(|cell| cell.connections == connections)
+        self.cells
+            .iter()
+            .filter(is_meant)
+            .find(|cell| cell.connections == connections)
     }
 
     /// The candidates of a workload, each once.
@@ -229,7 +240,12 @@ impl Results {
 
     /// The numbers of connections of a workload, each once, rising.
     pub fn steps(&self, workload: &str) -> Vec<usize> {
-        let mut steps: Vec<usize> = self.cells.iter().filter(|cell| cell.workload == workload).map(|cell| cell.connections).collect();
+        let mut steps: Vec<usize> = self
+            .cells
+            .iter()
+            .filter(|cell| cell.workload == workload)
+            .map(|cell| cell.connections)
+            .collect();
         steps.sort_unstable();
         steps.dedup();
         steps
@@ -263,7 +279,10 @@ mod tests {
                 })
                 .to_vec(),
         };
-        assert_eq!((cell.per_second(), cell.spread(|sample| sample.per_second)), (100.0, (90.0, 110.0)));
+        assert_eq!(
+            (cell.per_second(), cell.spread(|sample| sample.per_second)),
+            (100.0, (90.0, 110.0))
+        );
         assert!((cell.noise() - 0.1).abs() < 1e-9);
         assert!((cell.failed() - 0.01).abs() < 1e-9);
         assert_eq!((median([1.0, 2.0]), median([])), (1.5, 0.0));

@@ -17,7 +17,9 @@ use crate::results::{Agreement, Cell, Extent, Results};
 use crate::{check, machine};
 
 /// Measures the service models and writes a report.
+// The name of its group would be that of all options of the program.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub struct Arguments {
     /// Few and short rounds of the models alone: less than two minutes.
     #[arg(long)]
@@ -127,7 +129,10 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
 }
 
 fn read(path: &PathBuf) -> Result<Results, RunError> {
-    let failed = |source| RunError::Read { path: path.clone(), source };
+    let failed = |source| RunError::Read {
+        path: path.clone(),
+        source,
+    };
     let text = fs::read(path).map_err(failed)?;
     let mut results: Results = serde_json::from_slice(&text).map_err(|error| failed(error.into()))?;
     // Judged by the rules of today.
@@ -136,8 +141,16 @@ fn read(path: &PathBuf) -> Result<Results, RunError> {
 }
 
 fn measured(arguments: &Arguments) -> Result<Results, RunError> {
-    let workloads = arguments.workloads.iter().map(|name| name.parse()).collect::<Result<Vec<Workload>, _>>()?;
-    let named = arguments.models.iter().map(|name| name.parse()).collect::<Result<Vec<Kind>, _>>()?;
+    let workloads = arguments
+        .workloads
+        .iter()
+        .map(|name| name.parse())
+        .collect::<Result<Vec<Workload>, _>>()?;
+    let named = arguments
+        .models
+        .iter()
+        .map(|name| name.parse())
+        .collect::<Result<Vec<Kind>, _>>()?;
     let kinds = match (named.is_empty(), arguments.quick) {
         (false, _) => named,
         (true, true) => Model::ALL.map(Kind::Model).to_vec(),
@@ -166,7 +179,12 @@ fn measured(arguments: &Arguments) -> Result<Results, RunError> {
         extent.rounds = rounds.into();
     }
     let plan = Plan::new(candidates, &workloads, extent, arguments.idle.map(|most| most as usize));
-    let most = plan.steps.iter().map(|step| step.shape.connections()).max().unwrap_or(0);
+    let most = plan
+        .steps
+        .iter()
+        .map(|step| step.shape.connections())
+        .max()
+        .unwrap_or(0);
     load::raise_descriptors(most)?;
     measure::pin(&servers)?;
     for absent in &missing {
@@ -200,20 +218,34 @@ fn measured(arguments: &Arguments) -> Result<Results, RunError> {
 }
 
 /// One for each candidate of each step, still empty.
-fn cells(plan: &Plan) -> Vec<Cell> {
+pub(crate) fn cells(plan: &Plan) -> Vec<Cell> {
     let of = |step: &Step, candidate: &Candidate| Cell {
         workload: step.workload.name().to_owned(),
         candidate: candidate.name.clone(),
         connections: step.shape.connections(),
-        rate: if let Shape::Open { rate, .. } = step.shape { Some(rate) } else { None },
-        requests: if let Shape::Count { requests, .. } = step.shape { Some(requests) } else { None },
+        rate: if let Shape::Open { rate, .. } = step.shape {
+            Some(rate)
+        } else {
+            None
+        },
+        requests: if let Shape::Count { requests, .. } = step.shape {
+            Some(requests)
+        } else {
+            None
+        },
         predicted: None,
         formula: None,
         explanation: None,
         samples: Vec::new(),
     };
     let steps = plan.steps.iter();
-    steps.flat_map(|step| step.candidates.iter().map(move |place| of(step, &plan.candidates[*place]))).collect()
+    steps
+        .flat_map(|step| {
+            step.candidates
+                .iter()
+                .map(move |place| of(step, &plan.candidates[*place]))
+        })
+        .collect()
 }
 
 fn fill(plan: &Plan, load_cores: &[usize], results: &mut Results) -> Result<(), RunError> {
@@ -267,18 +299,31 @@ fn spec(step: &Step, cores: &[usize]) -> Spec {
 fn explain(plan: &Plan, results: &mut Results) {
     let machine = results.machine.clone();
     for cell in &mut results.cells {
-        let candidate = plan.candidates.iter().find(|candidate| candidate.name == cell.candidate);
+        let candidate = plan
+            .candidates
+            .iter()
+            .find(|candidate| candidate.name == cell.candidate);
         let work = cell.workload.parse::<Workload>().ok().and_then(Workload::work);
-        let (Some(shape), Some(work)) = (candidate.and_then(shape_of), work) else { continue };
+        let (Some(shape), Some(work)) = (candidate.and_then(shape_of), work) else {
+            continue;
+        };
         let load = cell.median(|sample| sample.load_cores);
         // Where they share cores, the servers have what the load leaves.
-        let cores = if machine.pinned { machine.server_cores as f64 } else { machine.cores as f64 - load };
-        let Some(prediction) = formula::predict(shape, work, cell.connections, cores) else { continue };
+        let cores = if machine.pinned {
+            machine.server_cores as f64
+        } else {
+            machine.cores as f64 - load
+        };
+        let Some(prediction) = formula::predict(shape, work, cell.connections, cores) else {
+            continue;
+        };
         let seen = Seen {
             per_second: cell.per_second(),
             server: cell.median(|sample| sample.cores),
             load: if machine.pinned { 0.0 } else { load },
             cores: machine.server_cores as f64,
+            others: cell.median(|sample| sample.other_cores),
+            p50_ms: cell.median(|sample| sample.latency.p50_ms),
             failed_percent: cell.failed() * 100.0,
         };
         cell.explanation = Some(formula::explain(&prediction, &seen));
@@ -290,14 +335,19 @@ fn explain(plan: &Plan, results: &mut Results) {
 /// Ours and wrk in turn, each against a server of its own; or how to get wrk.
 fn agreement(plan: &Plan, load_cores: &[usize]) -> Result<Result<Option<Agreement>, String>, RunError> {
     const CONNECTIONS: usize = 64;
-    let candidate = plan.candidates.iter().find(|candidate| candidate.kind == Kind::Model(Model::Event));
-    let Some(candidate) = candidate else { return Ok(Ok(None)) };
+    let candidate = plan
+        .candidates
+        .iter()
+        .find(|candidate| candidate.kind == Kind::Model(Model::Event));
+    let Some(candidate) = candidate else {
+        return Ok(Ok(None));
+    };
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let failed = |source| RunError::Measure {
         what: "comparing with wrk".to_owned(),
         source,
     };
-    for _ in 0..plan.extent.rounds.max(3) {
+    for _ in 0..plan.extent.rounds.max(2) {
         let server = start(candidate).map_err(failed)?;
         match wrk(&server, CONNECTIONS, load_cores) {
             Ok(rate) => theirs.push(rate),
@@ -310,14 +360,21 @@ fn agreement(plan: &Plan, load_cores: &[usize]) -> Result<Result<Option<Agreemen
         drop(server);
         let step = Step {
             workload: Workload::Hello,
-            shape: Shape::Closed { connections: CONNECTIONS },
+            shape: Shape::Closed {
+                connections: CONNECTIONS,
+            },
             candidates: Vec::new(),
             rounds: 1,
             warm_ms: 100,
             run_ms: 1000,
         };
         let server = start(candidate).map_err(failed)?;
-        ours.push(measure::sample(server, &spec(&step, load_cores)).map_err(failed)?.0.per_second);
+        ours.push(
+            measure::sample(server, &spec(&step, load_cores))
+                .map_err(failed)?
+                .0
+                .per_second,
+        );
     }
     Ok(Ok(Some(Agreement {
         candidate: candidate.name.clone(),
@@ -342,9 +399,13 @@ pub fn wrk(server: &Server, connections: usize, cores: &[usize]) -> io::Result<f
             .stdin(Stdio::null())
             .output()
     });
-    let output = load.join().map_err(|_| io::Error::other("wrk could not be waited for"))??;
+    let output = load
+        .join()
+        .map_err(|_| io::Error::other("wrk could not be waited for"))??;
     let text = String::from_utf8_lossy(&output.stdout);
-    let rate = text.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:")?.trim().parse().ok());
+    let rate = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Requests/sec:")?.trim().parse().ok());
     match rate {
         Some(rate) if output.status.success() && !text.contains("Non-2xx") => Ok(rate),
         _ => Err(io::Error::other(format!("wrk failed:\n{text}"))),
@@ -394,7 +455,12 @@ impl Progress {
             );
             let _ = io::stderr().flush();
         } else if self.last != Some((step.workload, connections)) {
-            eprintln!("[{}/{}] {} · {connections} connections", self.done + 1, self.count, step.workload.title());
+            eprintln!(
+                "[{}/{}] {} · {connections} connections",
+                self.done + 1,
+                self.count,
+                step.workload.title()
+            );
         }
         self.last = Some((step.workload, connections));
     }

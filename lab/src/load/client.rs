@@ -7,8 +7,8 @@ use std::time::Instant;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::http::{self, Head};
 use super::Spec;
+use super::http::{self, Head};
 
 /// Why a request has no right answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,9 @@ impl Client {
             self.opened += 1;
         }
         // Just set.
-        let Some(connection) = &mut self.connection else { return Err(Failure::Other) };
+        let Some(connection) = &mut self.connection else {
+            return Err(Failure::Other);
+        };
         let (before, after) = &self.request;
         let sent = match after {
             None => connection.write_all(before).await,
@@ -115,7 +117,13 @@ impl Client {
         let mut filled = 0;
         let head = loop {
             let count = match connection.read(&mut self.buffer[filled..]).await {
-                Ok(0) | Err(_) => return Err(if filled == 0 { Failure::LostFresh } else { Failure::Partial }),
+                Ok(0) | Err(_) => {
+                    return Err(if filled == 0 {
+                        Failure::LostFresh
+                    } else {
+                        Failure::Partial
+                    });
+                }
                 Ok(count) => count,
             };
             filled += count;
@@ -151,7 +159,9 @@ impl Client {
 async fn connect(to: SocketAddrV4, from: Option<Ipv4Addr>) -> Result<TcpStream, Failure> {
     let socket = TcpSocket::new_v4().map_err(|_| Failure::Other)?;
     if let Some(from) = from {
-        socket.bind(SocketAddrV4::new(from, 0).into()).map_err(|_| Failure::Other)?;
+        socket
+            .bind(SocketAddrV4::new(from, 0).into())
+            .map_err(|_| Failure::Other)?;
     }
     let stream = socket.connect(to.into()).await.map_err(|error| match error.kind() {
         io::ErrorKind::ConnectionRefused => Failure::Refused,

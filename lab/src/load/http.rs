@@ -87,7 +87,10 @@ mod tests {
     #[test]
     fn an_answer_without_an_end_is_refused() {
         assert_eq!(head(b"HTTP/1.1 200 OK\r\n\r\n"), Err(Malformed));
-        assert_eq!(head(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), Err(Malformed));
+        assert_eq!(
+            head(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            Err(Malformed)
+        );
         assert_eq!(head(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"), Err(Malformed));
         assert_eq!(head(b"SSH-2.0-x\r\n"), Err(Malformed));
     }

@@ -40,7 +40,9 @@ impl Queue {
             if let Ok(permit) = self.ready.acquire().await {
                 permit.forget();
             }
-            let Some(due) = self.due.borrow_mut().pop_front() else { continue };
+            let Some(due) = self.due.borrow_mut().pop_front() else {
+                continue;
+            };
             *self.under_way.borrow_mut().entry(due).or_default() += 1;
             return due;
         }
@@ -75,7 +77,9 @@ impl Queue {
     /// Since when those wait that have no answer yet.
     pub(super) fn unanswered(&self) -> Vec<Instant> {
         let under_way = self.under_way.borrow();
-        let taken = under_way.iter().flat_map(|(due, count)| std::iter::repeat_n(*due, *count));
+        let taken = under_way
+            .iter()
+            .flat_map(|(due, count)| std::iter::repeat_n(*due, *count));
         taken.chain(self.due.borrow().iter().copied()).collect()
     }
 }
@@ -105,6 +109,7 @@ pub(super) async fn pace(queue: Rc<Queue>, rate: u32, start: Instant, until: Ins
 }
 
 #[cfg(test)]
+#[expect(clippy::expect_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
@@ -112,7 +117,9 @@ mod tests {
     async fn requests_become_due_at_the_rate_whoever_takes_them() {
         let queue = Rc::new(Queue::new());
         let start = Instant::now();
-        pace(Rc::clone(&queue), 1000, start, start + Duration::from_millis(50)).await.expect("a timer");
+        pace(Rc::clone(&queue), 1000, start, start + Duration::from_millis(50))
+            .await
+            .expect("a timer");
         let due = queue.unanswered();
         assert_eq!(due.len(), 50);
         let apart = due.windows(2).map(|pair| pair[1] - pair[0]);

@@ -60,7 +60,10 @@ impl Failures {
             (self.other, "other"),
         ];
         let there = kinds.iter().filter(|(count, _)| *count > 0);
-        there.map(|(count, kind)| format!("{count} {kind}")).collect::<Vec<_>>().join(", ")
+        there
+            .map(|(count, kind)| format!("{count} {kind}"))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }
 
@@ -86,7 +89,10 @@ pub(super) struct Tally {
 impl Tally {
     pub(super) fn new(clients: usize, slow_every: u64) -> Self {
         // What takes longer than ten minutes is counted as ten minutes.
-        #[expect(clippy::expect_used, reason = "only a precision above 5 or a limit below 2 is refused")]
+        #[expect(
+            clippy::expect_used,
+            reason = "only a precision above 5 or a limit below 2 is refused"
+        )]
         let times = Histogram::new_with_max(600_000_000, 3).expect("a valid precision");
         Self {
             times,
@@ -142,7 +148,7 @@ impl Tally {
         match result {
             Ok(()) => {
                 self.answered += 1;
-                if self.slow_every == 0 || number % self.slow_every != 0 {
+                if self.slow_every == 0 || !number.is_multiple_of(self.slow_every) {
                     self.time(due.elapsed());
                 }
             }
@@ -170,15 +176,24 @@ impl Tally {
     }
 
     fn time(&mut self, time: Duration) {
-        self.times.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1));
+        self.times
+            .saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1));
     }
 
     pub(super) fn outcome(&self) -> Outcome {
-        let at = |quantile: f64| if self.times.is_empty() { 0.0 } else { self.times.value_at_quantile(quantile) as f64 / 1e3 };
+        let at = |quantile: f64| {
+            if self.times.is_empty() {
+                0.0
+            } else {
+                self.times.value_at_quantile(quantile) as f64 / 1e3
+            }
+        };
         let (begun, ended) = (self.begun, self.ended);
         Outcome {
             answered: self.answered,
-            seconds: begun.zip(ended).map_or(0.0, |(begun, ended)| (ended - begun).as_secs_f64()),
+            seconds: begun
+                .zip(ended)
+                .map_or(0.0, |(begun, ended)| (ended - begun).as_secs_f64()),
             latency: Latency {
                 p50_ms: at(0.5),
                 p90_ms: at(0.9),
@@ -196,6 +211,7 @@ impl Tally {
 }
 
 #[cfg(test)]
+#[expect(clippy::expect_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
@@ -234,7 +250,9 @@ mod tests {
     #[test]
     fn what_never_came_is_in_the_percentiles() {
         let mut tally = Tally::new(1, 0);
-        let long_ago = Instant::now().checked_sub(Duration::from_millis(500)).expect("the machine runs for a second");
+        let long_ago = Instant::now()
+            .checked_sub(Duration::from_millis(500))
+            .expect("the machine runs for a second");
         tally.begin_from(long_ago);
         for _ in 0..90 {
             tally.add(0, 1, Instant::now(), Ok(()), 0);
@@ -250,7 +268,9 @@ mod tests {
     fn what_is_slow_on_purpose_is_answered_but_not_timed() {
         let mut tally = Tally::new(1, 100);
         tally.begin();
-        let long_ago = Instant::now().checked_sub(Duration::from_millis(500)).expect("the machine runs for a second");
+        let long_ago = Instant::now()
+            .checked_sub(Duration::from_millis(500))
+            .expect("the machine runs for a second");
         tally.add(0, 99, Instant::now(), Ok(()), 0);
         tally.add(0, 100, long_ago, Ok(()), 0);
         let outcome = tally.outcome();

@@ -44,7 +44,12 @@ impl Lines {
         let along = Scale::between(&self.steps, (left + 10.0, right));
 
         let mut svg = Svg::new(ink, width);
-        svg.text((0.0, 14.0), Anchor::Start, "quiet", &format!("{} (logarithmic)", self.up));
+        svg.text(
+            (0.0, 14.0),
+            Anchor::Start,
+            "quiet",
+            &format!("{} (logarithmic)", self.up),
+        );
         for tick in up.ticks() {
             let y = up.at(tick);
             svg.line((left, y), (right, y), "grid", 1.0);
@@ -86,8 +91,10 @@ impl Lines {
                 svg.mark(*point, style.mark, style.colour, false);
             }
         }
-        let ends: Vec<(&str, (f64, f64))> =
-            drawn.iter().filter_map(|(line, points)| Some((line.name.as_str(), *points.last()?))).collect();
+        let ends: Vec<(&str, (f64, f64))> = drawn
+            .iter()
+            .filter_map(|(line, points)| Some((line.name.as_str(), *points.last()?)))
+            .collect();
         let places = spread(&ends.iter().map(|(_, end)| end.1).collect::<Vec<_>>(), top, bottom);
         for ((name, end), y) in ends.iter().zip(places) {
             let colour = style(name).colour;
@@ -104,7 +111,12 @@ impl Lines {
             let (x, y) = line.points.last()?;
             Some(format!("{}: {} at {}", line.name, number(*y), label(*x)))
         });
-        format!("{} against {}. {}.", self.up, self.along, last.collect::<Vec<_>>().join("; "))
+        format!(
+            "{} against {}. {}.",
+            self.up,
+            self.along,
+            last.collect::<Vec<_>>().join("; ")
+        )
     }
 }
 
@@ -188,8 +200,14 @@ mod tests {
         for wanted in cases {
             let mut places = spread(wanted, 0.0, 400.0);
             places.sort_by(f64::total_cmp);
-            assert!(places.windows(2).all(|pair| pair[1] - pair[0] >= APART - 1e-9), "{wanted:?}: {places:?}");
-            assert!(places.iter().all(|place| (0.0..=400.0).contains(place)), "{wanted:?}: {places:?}");
+            assert!(
+                places.windows(2).all(|pair| pair[1] - pair[0] >= APART - 1e-9),
+                "{wanted:?}: {places:?}"
+            );
+            assert!(
+                places.iter().all(|place| (0.0..=400.0).contains(place)),
+                "{wanted:?}: {places:?}"
+            );
         }
     }
 
@@ -203,7 +221,14 @@ mod tests {
     #[test]
     fn only_values_that_were_measured_stand_along_and_every_axis_has_its_unit() {
         let text = picture().draw(Ink::Light, 700.0);
-        for wanted in [">1<", ">16<", ">256<", "connections (logarithmic)", "requests/s (logarithmic)", ">cluster<"] {
+        for wanted in [
+            ">1<",
+            ">16<",
+            ">256<",
+            "connections (logarithmic)",
+            "requests/s (logarithmic)",
+            ">cluster<",
+        ] {
             assert!(text.contains(wanted), "{wanted}");
         }
         assert!(!text.contains(">2<") && !text.contains("NaN"));

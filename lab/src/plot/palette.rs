@@ -94,6 +94,7 @@ pub(super) fn colour(ink: Ink, name: &str) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::expect_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
@@ -101,7 +102,11 @@ mod tests {
     fn luminance(hex: &str) -> f64 {
         let part = |at: usize| {
             let value = f64::from(u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal")) / 255.0;
-            if value <= 0.040_45 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+            if value <= 0.040_45 {
+                value / 12.92
+            } else {
+                ((value + 0.055) / 1.055).powf(2.4)
+            }
         };
         0.2126 * part(1) + 0.7152 * part(3) + 0.0722 * part(5)
     }
@@ -116,7 +121,11 @@ mod tests {
         let (_, light, dark) = COLOURS[0];
         for (name, on_light, on_dark) in &COLOURS[1..] {
             if *name != "grid" {
-                assert!(contrast(on_light, light) >= 4.5, "{name}: {}", contrast(on_light, light));
+                assert!(
+                    contrast(on_light, light) >= 4.5,
+                    "{name}: {}",
+                    contrast(on_light, light)
+                );
                 assert!(contrast(on_dark, dark) >= 4.5, "{name}: {}", contrast(on_dark, dark));
             }
         }

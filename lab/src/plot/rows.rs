@@ -49,8 +49,11 @@ impl Rows {
     /// Draws it so wide.
     pub fn draw(&self, ink: Ink, width: f64) -> String {
         let mut svg = Svg::new(ink, width);
-        let entries: Vec<(&str, Mark, &str, bool)> =
-            self.dots.iter().map(|dot| (dot.name.as_str(), dot.mark, dot.colour, dot.hollow)).collect();
+        let entries: Vec<(&str, Mark, &str, bool)> = self
+            .dots
+            .iter()
+            .map(|dot| (dot.name.as_str(), dot.mark, dot.colour, dot.hollow))
+            .collect();
         let top = legend(&mut svg, width, &entries) + 14.0;
         let widest = |of: fn(&Row) -> &str| {
             let rows = self.rows.iter().filter(|row| !row.values.is_empty());
@@ -63,11 +66,17 @@ impl Rows {
         let bottom = top + HEIGHT * self.rows.len() as f64;
         for tick in along.ticks() {
             let (x, text) = (along.at(tick), label(tick));
-            svg.line((x, top), (x, bottom), "grid", 1.0);
+            // Not through the names of groups.
+            for (at, _) in self.rows.iter().enumerate().filter(|(_, row)| !row.values.is_empty()) {
+                let y = top + HEIGHT * at as f64;
+                svg.line((x, y), (x, y + HEIGHT), "grid", 1.0);
+            }
             svg.text((x, bottom + 17.0), Anchor::Middle, "quiet", &text);
         }
         svg.line((left, bottom), (right, bottom), "quiet", 1.0);
-        svg.text((left, bottom + 37.0), Anchor::Start, "quiet", &format!("{} (logarithmic)", self.along));
+        let axis = format!("{} (logarithmic)", self.along);
+        let start = left.min(width - text_width(&axis)).max(0.0);
+        svg.text((start, bottom + 37.0), Anchor::Start, "quiet", &axis);
         for (at, row) in self.rows.iter().enumerate() {
             let y = top + HEIGHT * (at as f64 + 0.5);
             if row.values.is_empty() {
@@ -79,9 +88,17 @@ impl Rows {
                 .values
                 .iter()
                 .zip(&self.dots)
-                .filter_map(|(value, dot)| value.filter(|value| along.holds(*value)).map(|value| (along.at(value), dot)))
+                .filter_map(|(value, dot)| {
+                    value
+                        .filter(|value| along.holds(*value))
+                        .map(|value| (along.at(value), dot))
+                })
                 .collect();
-            let ends = held.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (x, _)| (low.min(*x), high.max(*x)));
+            let ends = held
+                .iter()
+                .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (x, _)| {
+                    (low.min(*x), high.max(*x))
+                });
             if ends.0 < ends.1 {
                 svg.line((ends.0, y), (ends.1, y), "quiet", 1.2);
             }
@@ -96,9 +113,11 @@ impl Rows {
     /// All of it in words.
     fn about(&self) -> String {
         let rows = self.rows.iter().map(|row| {
-            let values = row.values.iter().zip(&self.dots).filter_map(|(value, dot)| {
-                value.map(|value| format!("{} {}", dot.name, number(value)))
-            });
+            let values = row
+                .values
+                .iter()
+                .zip(&self.dots)
+                .filter_map(|(value, dot)| value.map(|value| format!("{} {}", dot.name, number(value))));
             format!("{}: {}", row.name, values.collect::<Vec<_>>().join(", "))
         });
         format!("{}. {}.", self.along, rows.collect::<Vec<_>>().join("; "))
@@ -106,6 +125,7 @@ impl Rows {
 }
 
 #[cfg(test)]
+#[expect(clippy::expect_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
@@ -155,7 +175,10 @@ mod tests {
             .to_vec();
         let height = |width| {
             let text = narrow.draw(Ink::Light, width);
-            text.split("height=\"").nth(1).and_then(|rest| rest.split('"').next()?.parse::<f64>().ok()).expect("a height")
+            text.split("height=\"")
+                .nth(1)
+                .and_then(|rest| rest.split('"').next()?.parse::<f64>().ok())
+                .expect("a height")
         };
         assert!(height(300.0) > height(900.0));
     }

@@ -29,11 +29,16 @@ pub fn number(value: f64) -> String {
     out
 }
 
+/// What is counted, thousands apart.
+pub fn count(value: f64) -> String {
+    let text = number(value.round());
+    text.split_once('.').map_or(text.clone(), |(whole, _)| whole.to_owned())
+}
+
 /// A round number at an axis: with no more digits than it has.
 pub(super) fn label(value: f64) -> String {
     if value >= 10.0 {
-        let text = number(value.round());
-        return text.split_once('.').map_or(text.clone(), |(whole, _)| whole.to_owned());
+        return count(value);
     }
     let text = format!("{value:.6}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -115,7 +120,9 @@ impl Scale {
     pub fn ticks(&self) -> Vec<f64> {
         if !self.log {
             let step = step(self.to);
-            return (0..=(self.to / step).round() as usize).map(|at| at as f64 * step).collect();
+            return (0..=(self.to / step).round() as usize)
+                .map(|at| at as f64 * step)
+                .collect();
         }
         let decades = (self.to / self.from).log10();
         let room = (self.pixels.1 - self.pixels.0).abs();
@@ -183,7 +190,11 @@ mod tests {
     #[test]
     fn a_linear_axis_begins_at_zero_and_ends_at_a_round_number() {
         let scale = Scale::linear([130.0, 990.0], (0.0, 100.0));
-        assert!(close(&scale.ticks(), &[0.0, 200.0, 400.0, 600.0, 800.0, 1000.0]), "{:?}", scale.ticks());
+        assert!(
+            close(&scale.ticks(), &[0.0, 200.0, 400.0, 600.0, 800.0, 1000.0]),
+            "{:?}",
+            scale.ticks()
+        );
         assert!((scale.at(500.0) - 50.0).abs() < 1e-9);
     }
 
@@ -193,15 +204,30 @@ mod tests {
         assert!((scale.at(1.0) - 0.0).abs() < 1e-9 && (scale.at(500.0) - 300.0).abs() < 1e-9);
         assert!(close(&scale.ticks(), &[1.0, 10.0, 100.0]), "{:?}", scale.ticks());
         let fine = Scale::log([1.0, 90.0], (0.0, 400.0));
-        assert!(close(&fine.ticks(), &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0]), "{:?}", fine.ticks());
+        assert!(
+            close(&fine.ticks(), &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0]),
+            "{:?}",
+            fine.ticks()
+        );
         let equal = Scale::log([10.0, 10.0], (0.0, 100.0));
         assert!((equal.at(10.0)).abs() < 1e-9);
     }
 
     #[test]
+    fn what_is_counted_has_no_fraction() {
+        assert_eq!(
+            [0.0, 7.0, 34.0, 9_999.0].map(count),
+            ["0", "7", "34", "9\u{202f}999"].map(str::to_owned)
+        );
+    }
+
+    #[test]
     fn labels_have_the_digits_they_need() {
         let texts = [0.1, 0.02, 1.0, 5.0, 10.0, 500.0, 20_000.0].map(label);
-        assert_eq!(texts, ["0.1", "0.02", "1", "5", "10", "500", "20\u{202f}000"].map(str::to_owned));
+        assert_eq!(
+            texts,
+            ["0.1", "0.02", "1", "5", "10", "500", "20\u{202f}000"].map(str::to_owned)
+        );
     }
 
     #[test]
@@ -222,8 +248,31 @@ mod tests {
 
     #[test]
     fn numbers_have_three_digits_and_thousands_apart() {
-        let texts = [0.0, 0.0123, 1.234, 12.34, 123.4, 99.97, 12_345.6, 1_234_567.0, -5.0, f64::NAN].map(number);
-        let wanted = ["0", "0.012", "1.23", "12.3", "123", "100", "12 346", "1 234 567", "−5.00", "–"];
+        let texts = [
+            0.0,
+            0.0123,
+            1.234,
+            12.34,
+            123.4,
+            99.97,
+            12_345.6,
+            1_234_567.0,
+            -5.0,
+            f64::NAN,
+        ]
+        .map(number);
+        let wanted = [
+            "0",
+            "0.012",
+            "1.23",
+            "12.3",
+            "123",
+            "100",
+            "12 346",
+            "1 234 567",
+            "−5.00",
+            "–",
+        ];
         assert_eq!(texts, wanted.map(|text| text.replace(' ', "\u{202f}")));
     }
 }

@@ -20,6 +20,9 @@ pub enum Ink {
 /// The height of the letters, in pixels.
 pub(super) const LETTER: f64 = 12.0;
 
+/// How much room there is around everything, in pixels.
+const RIM: f64 = 6.0;
+
 /// How a text stands to its point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Anchor {
@@ -59,7 +62,10 @@ fn short(value: f64) -> String {
 
 /// A text as XML has it.
 pub(super) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 impl Svg {
@@ -98,7 +104,11 @@ impl Svg {
             let _ = write!(way, "{}{} {}", if at == 0 { "M" } else { "L" }, short(*x), short(*y));
         }
         let colour = self.colour(colour);
-        let dash = if dash.is_empty() { String::new() } else { format!(";stroke-dasharray:{dash}") };
+        let dash = if dash.is_empty() {
+            String::new()
+        } else {
+            format!(";stroke-dasharray:{dash}")
+        };
         self.add(format_args!(
             r#"<path d="{way}" style="stroke:{colour};stroke-width:{};fill:none;stroke-linejoin:round{dash}"/>"#,
             short(width)
@@ -134,11 +144,20 @@ impl Svg {
         let (fill, stroke, width) = if hollow { (ground, ink, 2.0) } else { (ink, ground, 1.0) };
         let style = format!("fill:{fill};stroke:{stroke};stroke-width:{}", short(width));
         if outline.is_empty() {
-            self.add(format_args!(r#"<circle cx="{}" cy="{}" r="4.2" style="{style}"/>"#, short(x), short(y)));
+            self.add(format_args!(
+                r#"<circle cx="{}" cy="{}" r="4.2" style="{style}"/>"#,
+                short(x),
+                short(y)
+            ));
         } else {
-            let points: Vec<String> =
-                outline.iter().map(|(dx, dy)| format!("{},{}", short(x + dx), short(y + dy))).collect();
-            self.add(format_args!(r#"<polygon points="{}" style="{style}"/>"#, points.join(" ")));
+            let points: Vec<String> = outline
+                .iter()
+                .map(|(dx, dy)| format!("{},{}", short(x + dx), short(y + dy)))
+                .collect();
+            self.add(format_args!(
+                r#"<polygon points="{}" style="{style}"/>"#,
+                points.join(" ")
+            ));
         }
     }
 
@@ -167,7 +186,15 @@ impl Svg {
 
     /// The picture, of this height; `title` is what a screen reader says, `about` what it says on asking.
     pub(super) fn finish(self, height: f64, title: &str, about: &str) -> String {
-        let (width, height) = (short(self.width), short(height));
+        // A rim, so that what stands at the edge is not cut.
+        let view = format!(
+            "{} {} {} {}",
+            short(-RIM),
+            short(-RIM),
+            short(self.width + 2.0 * RIM),
+            short(height + 2.0 * RIM)
+        );
+        let (width, height) = (short(self.width + 2.0 * RIM), short(height + 2.0 * RIM));
         let style = match self.ink {
             Ink::Alone => format!("<style>{}</style>\n", palette::STYLE.replace(":root", "svg")),
             _ => String::new(),
@@ -175,14 +202,14 @@ impl Svg {
         let ground = match self.ink {
             Ink::Page => String::new(),
             _ => format!(
-                "<rect width=\"{width}\" height=\"{height}\" style=\"fill:{}\"/>\n",
+                "<rect x=\"-{RIM}\" y=\"-{RIM}\" width=\"{width}\" height=\"{height}\" style=\"fill:{}\"/>\n",
                 palette::colour(self.ink, "ground")
             ),
         };
         // A picture in a page takes the page's letters; alone it needs a family that is there.
         let family = "system-ui, 'DejaVu Sans', sans-serif";
         format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"{view}\" width=\"{width}\" \
              height=\"{height}\" role=\"img\" style=\"font-family:{family};font-size:{LETTER}px\">\n<title>{}</title>\n\
              <desc>{}</desc>\n{style}{ground}{}</svg>\n",
             escape(title),
@@ -201,7 +228,10 @@ mod tests {
         let mut svg = Svg::new(Ink::Page, 100.0);
         svg.text((0.0, 0.0), Anchor::Start, "text", "<script>&\"");
         let text = svg.finish(50.0, "a < b", "");
-        assert!(text.contains("&lt;script&gt;&amp;&quot;") && text.contains("<title>a &lt; b</title>"), "{text}");
+        assert!(
+            text.contains("&lt;script&gt;&amp;&quot;") && text.contains("<title>a &lt; b</title>"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -219,6 +249,9 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        assert_eq!([short(1.0), short(0.126), short(-3.5), short(100.0)], ["1", "0.13", "-3.5", "100"].map(str::to_owned));
+        assert_eq!(
+            [short(1.0), short(0.126), short(-3.5), short(100.0)],
+            ["1", "0.13", "-3.5", "100"].map(str::to_owned)
+        );
     }
 }
