@@ -400,8 +400,8 @@ fn busy() -> f64 {
 
 /// The processes that answer, each with a state of its own; [`PROBES`] of them means one for each connection.
 fn copies(address: SocketAddrV4) -> BTreeSet<u64> {
-    // All at once: one after the other could meet the same one each time.
-    let asked: Vec<TcpStream> = (0..PROBES).map_while(|_| send(address, "/state").ok()).collect();
+    // All at once, and each takes its while: otherwise a single process could be quick enough for all of them.
+    let asked: Vec<TcpStream> = (0..PROBES).map_while(|_| send(address, "/cpu?ms=2").ok()).collect();
     let pid = |mut stream: TcpStream| {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;

@@ -61,7 +61,7 @@ impl Extent {
             rounds: if quick { 1 } else { 3 },
             processes,
             threads,
-            run_ms: if quick { 700 } else { 1_300 },
+            run_ms: if quick { 600 } else { 1_000 },
         }
     }
 }

@@ -121,6 +121,7 @@ fn measured(what: &str, cell: &Cell) -> Option<f64> {
         "p999" => cell.median(|sample| sample.latency.p999_ms),
         "cores" => cell.median(|sample| sample.cores),
         "cpu" => cell.median(|sample| sample.cpu_us),
+        "switches" => cell.median(|sample| sample.voluntary + sample.involuntary),
         "mib" => cell.median(|sample| sample.pss_mib),
         _ => return None,
     })
