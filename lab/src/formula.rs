@@ -49,6 +49,8 @@ pub enum Bound {
 /// What the formula says.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prediction {
+    /// Of what.
+    pub shape: Shape,
     /// Requests a second.
     pub per_second: f64,
     /// What holds it there.
@@ -75,6 +77,7 @@ pub fn predict(shape: Shape, work: Work, connections: usize, cores: f64) -> Opti
     };
     let clients = connections as f64;
     let waiting = Prediction {
+        shape,
         per_second: at_once.min(clients) / service,
         bound: if at_once < clients {
             Bound::Workers
@@ -85,6 +88,7 @@ pub fn predict(shape: Shape, work: Work, connections: usize, cores: f64) -> Opti
     };
     let cpu = work.cpu.as_secs_f64();
     let burning = Prediction {
+        shape,
         // One that serves one at a time uses its core only while it computes: 1/N already says so.
         per_second: if cpu > 0.0 {
             loops.min(cores) / cpu
@@ -166,9 +170,13 @@ pub fn explain(prediction: &Prediction, seen: &Seen) -> String {
         );
     }
     if prediction.bound == Bound::Clients {
+        let timers = match prediction.shape {
+            Shape::Loops(_) => "; the timers of its loop count in whole milliseconds",
+            _ => "",
+        };
         return format!(
-            "{percent:.0} % of the prediction: an answer takes {:.1} ms instead of N, by being received, scheduled and woken; \
-             timers of event loops count in whole milliseconds.",
+            "{percent:.0} % of the prediction: an answer takes {:.1} ms instead of N, by being received, scheduled and \
+             woken{timers}.",
             seen.p50_ms
         );
     }

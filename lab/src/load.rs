@@ -294,10 +294,11 @@ async fn load(spec: &Spec, measuring: impl FnOnce() -> std::io::Result<()>) -> s
                 )));
             }
             let counted_from = started + warm;
+            // Known from the start: a timer that is late would miss what was due and answered before it.
+            common.tally.borrow_mut().begin_from(counted_from);
             let until = counted_from + run;
             let pacer = tokio::task::spawn_local(pace::pace(Rc::clone(&queue), rate, started, until));
             tokio::time::sleep(warm).await;
-            common.tally.borrow_mut().begin_from(counted_from);
             measuring()?;
             tokio::time::sleep_until(until.into()).await;
             common.tally.borrow_mut().end();

@@ -136,7 +136,7 @@ fn read(path: &PathBuf) -> Result<Results, RunError> {
     let text = fs::read(path).map_err(failed)?;
     let mut results: Results = serde_json::from_slice(&text).map_err(|error| failed(error.into()))?;
     // Judged by the rules of today.
-    results.checks = check::checks(&results);
+    judge(&mut results);
     Ok(results)
 }
 
@@ -211,8 +211,7 @@ fn measured(arguments: &Arguments) -> Result<Results, RunError> {
             }
         }
     }
-    explain(&plan, &mut results);
-    results.checks = check::checks(&results);
+    judge(&mut results);
     results.took_seconds = begun.elapsed().as_secs_f64();
     Ok(results)
 }
@@ -295,16 +294,15 @@ fn spec(step: &Step, cores: &[usize]) -> Spec {
     }
 }
 
-/// The formula beside each cell that has one, and why they part.
-fn explain(plan: &Plan, results: &mut Results) {
-    let machine = results.machine.clone();
+/// The formula beside each cell that has one, and why they part; then what must hold.
+fn judge(results: &mut Results) {
+    let (machine, extent) = (results.machine.clone(), results.extent);
+    let whole = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     for cell in &mut results.cells {
-        let candidate = plan
-            .candidates
-            .iter()
-            .find(|candidate| candidate.name == cell.candidate);
+        let kind = cell.candidate.parse::<Kind>().ok();
+        let candidate = kind.map(|kind| Candidate::new(kind, whole(extent.processes), whole(extent.threads)));
         let work = cell.workload.parse::<Workload>().ok().and_then(Workload::work);
-        let (Some(shape), Some(work)) = (candidate.and_then(shape_of), work) else {
+        let (Some(shape), Some(work)) = (candidate.as_ref().and_then(shape_of), work) else {
             continue;
         };
         let load = cell.median(|sample| sample.load_cores);
@@ -330,6 +328,7 @@ fn explain(plan: &Plan, results: &mut Results) {
         cell.predicted = Some(prediction.per_second);
         cell.formula = Some(prediction.formula.to_owned());
     }
+    results.checks = check::checks(results);
 }
 
 /// Ours and wrk in turn, each against a server of its own; or how to get wrk.

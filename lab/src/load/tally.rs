@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Outcome;
 use super::client::Failure;
+use crate::plot::count;
 
 /// How long answers took, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -61,7 +62,7 @@ impl Failures {
         ];
         let there = kinds.iter().filter(|(count, _)| *count > 0);
         there
-            .map(|(count, kind)| format!("{count} {kind}"))
+            .map(|(number, kind)| format!("{} {kind}", count(*number as f64)))
             .collect::<Vec<_>>()
             .join(", ")
     }

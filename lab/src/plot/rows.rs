@@ -54,7 +54,12 @@ impl Rows {
             .iter()
             .map(|dot| (dot.name.as_str(), dot.mark, dot.colour, dot.hollow))
             .collect();
-        let top = legend(&mut svg, width, &entries) + 14.0;
+        // A single kind is told by the axis.
+        let top = if entries.len() > 1 {
+            legend(&mut svg, width, &entries) + 14.0
+        } else {
+            0.0
+        };
         let widest = |of: fn(&Row) -> &str| {
             let rows = self.rows.iter().filter(|row| !row.values.is_empty());
             rows.map(|row| text_width(of(row))).fold(0.0, f64::max)
