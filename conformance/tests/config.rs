@@ -3,9 +3,11 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::UNIX_EPOCH;
 
 use conformance::client::{free_port, get};
-use conformance::{Daemon, Runtime, on, thead_binary};
+use conformance::{Daemon, Runtime, kill, on, thead_binary};
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -313,14 +315,68 @@ fn an_ecosystem_file_is_started_as_it_is() {
         &format!(
             "module.exports = {{ apps: [
                 {{ name: 'web', script: './server.js', instances: 2, exec_mode: 'cluster', merge_logs: true,
+                   error_file: './logs/error.log', watch: ['src'],
                    env: {{ PORT: {port}, NODE_ENV: 'development' }}, env_production: {{ NODE_ENV: 'production' }} }},
                 {{ name: 'gone', script: './gone.js' }},
             ] }};"
         ),
     );
-    daemon.ok(&["start", "ecosystem.config.js", "--only", "web", "--env", "production"]);
+    let said = daemon.thead(&["start", "ecosystem.config.js", "--only", "web", "--env", "production"]);
+    for key in ["error_file", "watch"] {
+        assert!(said.err.contains(key), "a note for {key}: {said:#?}");
+    }
+    assert!(!said.err.contains("merge_logs"), "thead does that anyway: {said:#?}");
+    said.ok();
     assert_eq!(daemon.pids("web").len(), 2);
     assert!(get(port, "/").body.contains("production"));
+    daemon.stop();
+}
+
+/// That of node-express-boilerplate by Hagop Jamkojian, MIT, as it was published: `conformance/setup` fetches and checks it. The
+/// server that it names is ours.
+#[test]
+fn an_ecosystem_file_of_a_public_project_is_started_unchanged_and_listed_for_readers_of_jlist() {
+    let file = conformance::root().join("runtimes/public/ecosystem.config.json");
+    let port = free_port();
+    // Its author has the port from the environment.
+    let daemon = Daemon::start_with(&[("PORT", &port.to_string())]);
+    let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("run conformance/setup: {error}"));
+    daemon.file("ecosystem.config.json", &text);
+    daemon.file("src/index.js", SERVER);
+    let began = UNIX_EPOCH.elapsed().unwrap().as_millis();
+    let said = daemon.thead(&["start", "ecosystem.config.json"]);
+    assert!(
+        !said.err.contains("ecosystem.config.json"),
+        "every key of it has a counterpart: {said:#?}"
+    );
+    said.ok();
+    let answer = get(port, "/").json();
+    assert_eq!(answer["env"], "production");
+    kill(daemon.pids("app")[0], Signal::KILL);
+    daemon.wait_for("app", "its restart", |service| {
+        service["phase"] == "ready" && service["workers"][0]["restarts"] == 1
+    });
+
+    // What Node scripts do with the output of `pm2 jlist`.
+    let list = daemon.ok(&["ls", "--pm2-json"]);
+    let list: Value = serde_json::from_str(&list).unwrap();
+    let [entry] = &list.as_array().unwrap()[..] else {
+        panic!("one app: {list}")
+    };
+    assert_eq!(entry["name"], "app");
+    assert_eq!(entry["pm_id"], 0);
+    assert_eq!(entry["pid"], get(port, "/").json()["pid"]);
+    let env = &entry["pm2_env"];
+    assert_eq!(env["status"], "online");
+    assert_eq!(env["restart_time"], 1);
+    let since = u128::from(env["pm_uptime"].as_u64().unwrap());
+    assert!(
+        (began..=UNIX_EPOCH.elapsed().unwrap().as_millis()).contains(&since),
+        "{env}"
+    );
+    // A Node process has at least so many bytes.
+    assert!(entry["monit"]["memory"].as_u64().unwrap() > 10_000_000, "{entry}");
+    assert!(entry["monit"]["cpu"].is_u64(), "{entry}");
     daemon.stop();
 }
 

@@ -82,11 +82,17 @@ fn proves(reports: &[(String, Report)]) {
 }
 
 fn node(program: &str, more: Value) -> Vec<(String, Report)> {
+    service("server.js", program, "node server.js", more, |_| ())
+}
+
+/// Two workers of a program, reloaded under each shape of load; `prepare` puts what it needs beside it.
+fn service(file: &str, program: &str, run: &str, more: Value, prepare: impl FnOnce(&Daemon)) -> Vec<(String, Report)> {
     let daemon = Daemon::start();
     let port = free_port();
-    daemon.file("server.js", program);
+    daemon.file(file, program);
+    prepare(&daemon);
     let mut service = json!({
-        "run": "node server.js",
+        "run": run,
         "instances": 2,
         "env": { "PORT": port.to_string() },
         "ready-timeout": "60s",
@@ -96,11 +102,41 @@ fn node(program: &str, more: Value) -> Vec<(String, Report)> {
         .as_object_mut()
         .unwrap()
         .extend(more.as_object().unwrap().clone());
-    daemon.file("thead.json", &json!({ "service": { "web": service } }).to_string());
+    let text = json!({ "service": { "web": service } }).to_string();
+    daemon.file("thead.json", &text.replace("$PORT", &port.to_string()));
     daemon.ok(&["apply", "thead.json"]);
     let reports = reload_under_load(&daemon, "web", port);
     daemon.stop();
     reports
+}
+
+/// What gunicorn serves; `/slow` takes its time.
+const WSGI: &str = "
+import os, time
+def app(environ, start_response):
+    if environ['PATH_INFO'] == '/slow': time.sleep(0.05)
+    start_response('200 OK', [('Content-Length', '2'), ('x-worker', str(os.getpid()))])
+    return [b'ok']
+";
+
+fn gunicorn(options: &str) -> Vec<(String, Report)> {
+    let venv = conformance::root().join("runtimes/venv");
+    assert!(venv.exists(), "run conformance/setup");
+    let run = format!(".venv/bin/gunicorn --preload --no-control-socket {options} app:app");
+    let more =
+        json!({ "listen": { "http": "tcp://127.0.0.1:$PORT" }, "ready": "notify", "stop": { "timeout": "60s" } });
+    service("app.py", WSGI, &run, more, |daemon| {
+        std::os::unix::fs::symlink(venv, daemon.app().join(".venv")).unwrap();
+    })
+}
+
+fn axum(graceful: bool) -> Vec<(String, Report)> {
+    let more = json!({
+        "channel": true,
+        "env": { "ADDRESS": "127.0.0.1:$PORT", "GRACEFUL": graceful.to_string() },
+        "reload": { "soak": "0s", "drain": "2s" },
+    });
+    service("empty", "", env!("CARGO_BIN_EXE_axum-worker"), more, |_| ())
 }
 
 #[test]
@@ -116,6 +152,29 @@ fn g1_a_plain_node_server_is_reloaded_without_a_failure() {
 #[test]
 fn g1_a_graceful_node_server_is_reloaded_without_a_failure() {
     proves(&node(GRACEFUL, json!({})));
+}
+
+/// Without a word of configuration: it has one request at a time, and closes each connection.
+#[test]
+fn g1_a_plain_gunicorn_is_reloaded_without_a_failure() {
+    proves(&gunicorn(""));
+}
+
+/// With threads it keeps connections, and lets those that are idle linger when it is told to leave.
+#[test]
+fn g1_a_graceful_gunicorn_is_reloaded_without_a_failure() {
+    proves(&gunicorn("--worker-class gthread --threads 16"));
+}
+
+/// One that never ends by itself: `reload.drain` ends it.
+#[test]
+fn g1_a_plain_axum_server_is_reloaded_without_a_failure() {
+    proves(&axum(false));
+}
+
+#[test]
+fn g1_a_graceful_axum_server_is_reloaded_without_a_failure() {
+    proves(&axum(true));
 }
 
 #[test]

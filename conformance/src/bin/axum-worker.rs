@@ -39,6 +39,10 @@ async fn serve(worker: Worker, listener: Listener, app: Router) -> io::Result<()
     let ended = listener.ended();
     let leave = async {
         ended.await;
+        if std::env::var("GRACEFUL").is_ok_and(|graceful| graceful == "false") {
+            // As without a graceful shutdown: whoever waits for the end of this process has to end it.
+            std::future::pending::<()>().await;
+        }
         // Clients that keep their connections are asked to leave before those that are idle are closed, for a request may
         // just be on its way on one.
         tokio::time::sleep(Duration::from_secs(1)).await;
