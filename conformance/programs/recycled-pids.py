@@ -11,7 +11,8 @@ import sys
 import time
 
 thead, home = sys.argv[1:]
-LIMIT, STRANGERS, SECONDS = 400, 120, 12
+# Numbers up to 300 are given out once only.
+LIMIT, STRANGERS, SECONDS = 700, 120, 12
 
 strangers = set()
 signals = rounds = newest = verbs = 0
@@ -73,7 +74,7 @@ def say(*words):
 with open("/proc/sys/kernel/pid_max", "w") as limit:
     limit.write(str(LIMIT))
 os.environ["THEAD_HOME"] = home
-restart = {"intensity": {"restarts": 100000, "period": "60s"}, "backoff": {"first": "1ms", "max": "1ms"}}
+restart = {"intensity": {"restarts": 10000, "period": "60s"}, "backoff": {"first": "1ms", "max": "1ms"}}
 config = {"service": {
     "short": {"run": "sleep 0.05", "instances": 6, "ready": {"delay": "0s"}, "restart": restart},
     "long": {"run": "sleep 1000", "instances": 3, "ready": {"delay": "0s"}, "stop": {"timeout": "2s"}},

@@ -379,7 +379,7 @@ fn g5_ten_thousand_wrong_configurations_touch_nothing() {
     daemon.file("thead.toml", "[service.sleeper]\nrun = \"sleep 1000\"\n");
     daemon.ok(&["apply"]);
     let before = (daemon.pids("sleeper"), daemon.service("sleeper")["generation"].clone());
-    let crowd: serde_json::Map<_, _> = (0..50)
+    let crowd: serde_json::Map<_, _> = (0..80)
         .map(|number| {
             let service = json!({ "run": format!("sleep {number}"), "env": { "A": "b" }, "stop": { "timeout": "1s" } });
             (format!("service-{number}"), service)

@@ -8,8 +8,8 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use conformance::client::{free_port, get, try_get};
-use conformance::{Daemon, Process, eventually, kill, thead_binary};
+use conformance::client::{self, free_port, get};
+use conformance::{Daemon, Process, Run, Runtime, eventually, kill, thead_binary};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -57,11 +57,16 @@ impl Fault {
 
 impl Drop for Fault {
     fn drop(&mut self) {
-        // At SIGTERM it lets go; killed, it would take the traced along on some kernels.
-        let _ = rustix::process::kill_process(
-            rustix::process::Pid::from_raw(self.0.id().cast_signed()).unwrap(),
-            Signal::TERM,
-        );
+        // At SIGTERM it lets go, unless whom it traces is dead and not collected.
+        kill(self.0.id(), Signal::TERM);
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(1) {
+            if self.0.try_wait().is_ok_and(|ended| ended.is_some()) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
@@ -111,46 +116,46 @@ fn g15_no_signal_reaches_a_stranger_where_pids_come_round_again() {
 
 #[test]
 fn g16_how_a_worker_ended_is_told_exactly() {
-    let daemon = Daemon::start();
+    let mut daemon = Daemon::start();
+    let none = Value::Null;
     let ends = [
-        ("code", "exit 7", json!(7), Value::Null, false),
-        ("segv", "ulimit -c 0; kill -SEGV $$", Value::Null, json!(11), false),
-        ("kill", "kill -KILL $$", Value::Null, json!(9), false),
-        ("pipe", "kill -PIPE $$", Value::Null, json!(13), false),
-        ("high", "kill -34 $$", Value::Null, json!(34), false),
-        // It has the same meaning for a shell as a signal, and is none.
-        ("like", "exit 137", json!(137), Value::Null, false),
+        ("code", "exit 7", json!(7), none.clone()),
+        ("segv", "ulimit -c 0; kill -SEGV $$", none.clone(), json!(11)),
+        ("kill", "kill -KILL $$", none.clone(), json!(9)),
+        ("pipe", "kill -PIPE $$", none.clone(), json!(13)),
+        ("high", "kill -34 $$", none.clone(), json!(34)),
+        // For a shell it means the same as a signal; it is none.
+        ("like", "exit 137", json!(137), none.clone()),
         // While nobody but its primary is there.
         (
             "alone",
             "while ! [ -e gone ]; do sleep 0.05; done; exit 5",
             json!(5),
-            Value::Null,
-            true,
+            none,
         ),
     ];
-    for (name, script, ..) in &ends {
-        let set = ["--set", "ready.delay=0s", "--set", "restart.policy=never"];
-        // Whether it is ready before it ends is not the question.
-        daemon.thead(&[&["start", "--name", name], &set[..], &["sh", "-c", script]].concat());
+    for (name, end, ..) in &ends {
+        let script = format!("[ -e {name} ] && exec sleep 1000; touch {name}; {end}");
+        daemon.ok(&[
+            "start",
+            "--name",
+            name,
+            "--set",
+            "ready.delay=0s",
+            "bash",
+            "-c",
+            &script,
+        ]);
     }
-    let mut daemon = daemon;
     daemon.kill();
     daemon.file("gone", "");
-    eventually("its end", || {
-        let all = daemon.census().processes();
-        (!all
-            .iter()
-            .any(|process| process.name == "sh" || process.name == "sleep"))
-        .then_some(())
-    });
     daemon.start_again();
-    for (name, _, code, signal, _) in &ends {
-        let service = daemon.wait_for(name, "its end", |service| {
-            service["workers"][0]["last_exit"].is_object()
+    for (name, _, code, signal) in &ends {
+        let exit = eventually(name, || {
+            let all = daemon.thead(&["describe", name, "--json"]).json();
+            all["exits"].as_array()?.first().cloned()
         });
-        let exit = &service["workers"][0]["last_exit"];
-        assert_eq!((&exit["code"], &exit["signal"]), (code, signal), "{name}: {service}");
+        assert_eq!((&exit["code"], &exit["signal"]), (code, signal), "{name}: {exit}");
     }
     daemon.stop();
 }
@@ -189,7 +194,7 @@ fn g22_calls_that_fail_when_a_worker_is_started_leak_nothing_and_are_tried_again
                 .is_some_and(|pid| pid != u64::from(old))
                 || service["restarts"].as_u64().unwrap() >= restarts + 3
         });
-        let now = Process::read(primary.pid).expect(inject);
+        let now = Process::read(primary.pid).unwrap();
         assert!(
             now.descriptors() <= before,
             "{inject}: {} of {before}",
@@ -371,51 +376,40 @@ fn g30_a_clock_that_jumps_changes_nothing() {
             .and_then(|mut file| std::io::Write::write_all(&mut file, &seconds.to_ne_bytes()))
     };
 
-    let daemon = Daemon::start_with(&[
-        ("LD_PRELOAD", library.to_str().unwrap()),
-        ("CLOCK_OFFSET", offset.to_str().unwrap()),
-    ]);
-    daemon.file("server.js", SERVER);
-    let port = free_port();
-    configure(
-        &daemon,
-        &json!({ "web": {
-            "run": "node server.js", "instances": 2, "env": { "PORT": port.to_string() },
-            "live": { "heartbeat": "300ms" },
-            "restart": { "intensity": { "restarts": 5, "period": "60s" }, "backoff": { "first": "10ms", "max": "50ms" } },
-            "reload": { "lame-duck": "0s", "soak": "300ms" },
-        } }),
-    );
-    for pid in [daemon.pid(), primaries(&daemon)[0].pid] {
-        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-        assert!(maps.contains("clock.so"), "{pid} knows the right time");
-    }
+    let lied_to = [
+        "env".to_owned(),
+        format!("LD_PRELOAD={}", library.display()),
+        format!("CLOCK_OFFSET={}", offset.display()),
+    ];
+    let mut thead = Run::program(Runtime::Node22, "http.js")
+        .under(lied_to)
+        .option("--heartbeat", "300ms")
+        .option("--lame-duck", "0")
+        .start();
+    let port = thead.ready(2);
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", thead.process().pid)).unwrap();
+    assert!(maps.contains("clock.so"), "it knows the right time");
     let day = 24 * 60 * 60;
-    let mut pids = daemon.pids("web");
     for seconds in [day, -day, 400 * day, 0] {
-        let since = daemon.events().len();
+        let pids = client::until_all(2, || [get(port, "/").pid()]);
+        let exits = thead.all("exited").len();
         jump(seconds).unwrap();
-        // Ten heartbeats: nobody is taken for hung, nothing is started anew.
+        // Ten heartbeats: nobody is taken for hung.
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(3) {
-            assert!(try_get(port, "/").is_ok());
-            std::thread::sleep(Duration::from_millis(100));
+            assert!(pids.contains(&get(port, "/").pid()), "{seconds}");
+            std::thread::sleep(Duration::from_millis(50));
         }
-        assert_eq!(daemon.pids("web"), pids, "{seconds}");
-        let told = daemon.events().split_off(since);
-        assert_eq!(told, Vec::<Value>::new(), "{seconds}");
-        // What is done now is done as ever, and is told with the time of now.
-        kill(pids[0], Signal::KILL);
-        daemon.wait_for("web", "a new worker", |service| {
-            service["ready"] == 2
-                && service["workers"]
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .all(|worker| worker["pid"] != pids[0])
+        assert_eq!(thead.all("exited").len(), exits, "{seconds}");
+        // What is due now comes as ever: the pause before the next start, and a reload.
+        kill(*pids.first().unwrap(), Signal::KILL);
+        thead.next("exited");
+        thead.next("ready");
+        thead.signal(Signal::HUP);
+        thead.next("reload_done");
+        client::until_all(2, || {
+            [get(port, "/").pid()].into_iter().filter(|pid| !pids.contains(pid))
         });
-        daemon.ok(&["reload", "web"]);
-        pids = daemon.pids("web");
     }
-    daemon.stop();
+    thead.stop_cleanly();
 }
