@@ -9,7 +9,7 @@ use thead::service::{Backoff, Drain, Intensity, Life, Options, Policy, Ready, Re
 use thead::{Command, Runtime, Serialization};
 use tokio::signal::unix::SignalKind;
 
-use crate::config;
+use crate::config::{self, Name};
 use crate::log;
 use crate::orphans::SERVICE;
 use crate::primary::files_dir;
@@ -194,7 +194,7 @@ pub(crate) fn has_channel(program: &Program, config: &config::Service) -> bool {
 pub(crate) fn settings_of(spec: &Spec, program: &Program) -> Result<Settings, String> {
     let config = &spec.config;
     let mut settings = Settings {
-        life: life_of(spec, has_channel(program, config)),
+        life: life_of(&spec.name, config, has_channel(program, config)),
         lame_duck: config.reload.lame_duck.duration(),
         stop_signal: config.stop.signal.number(),
         stop_message: config.stop.message,
@@ -227,8 +227,7 @@ pub(crate) fn ready_of(ready: &config::Ready) -> Ready {
 }
 
 /// `cluster`: its workers can share a port.
-fn life_of(spec: &Spec, cluster: bool) -> Life {
-    let config = &spec.config;
+pub(crate) fn life_of(name: &Name, config: &config::Service, cluster: bool) -> Life {
     let cores = thead::sys::limit::cores();
     let instances = match config.instances {
         Some(instances) => instances.count(cores),
@@ -266,7 +265,7 @@ fn life_of(spec: &Spec, cluster: bool) -> Life {
             timeout: config.stop.timeout.duration(),
         },
         // Services that were started together do not restart together.
-        seed: seed_of(spec.name.as_str()),
+        seed: seed_of(name.as_str()),
     }
 }
 

@@ -173,6 +173,7 @@ impl Check<'_> {
     }
 
     fn service(&mut self) {
+        let before = self.checked.errors.len();
         let there = self.directory();
         if there {
             self.program();
@@ -183,6 +184,21 @@ impl Check<'_> {
         self.probes();
         self.times();
         self.amounts();
+        if self.checked.errors.len() == before {
+            self.life();
+        }
+    }
+
+    /// What the library would refuse when the service is started.
+    fn life(&mut self) {
+        if let Err(error) = crate::launch::life_of(self.name, self.service, true).validate() {
+            // The library has it with what else there is about leaving.
+            let setting = error.setting().replace("stop.drain", "reload.drain");
+            let mut path = steps!["service", self.name.as_str()].to_vec();
+            path.extend(setting.split('.').map(Step::from));
+            let message = error.to_string().replace("stop.drain", "reload.drain");
+            self.checked.error(path, message, "write a value within these bounds");
+        }
     }
 
     fn directory(&mut self) -> bool {

@@ -142,6 +142,16 @@ pub enum ConfigError {
     FirstOverMax,
 }
 
+impl ConfigError {
+    /// Which setting is wrong: its path in the configuration.
+    pub const fn setting(&self) -> &'static str {
+        match self {
+            Self::OutOfRange { setting, .. } | Self::Zero { setting } | Self::TooLong { setting } => setting,
+            Self::FirstOverMax => "restart.backoff",
+        }
+    }
+}
+
 impl Config {
     /// Says what is wrong with it.
     ///

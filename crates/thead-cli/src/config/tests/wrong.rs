@@ -338,6 +338,11 @@ fn times_and_amounts() {
             (6, 7, "less than one of 5 GiB", "raise `total`"),
         ],
     );
+    service(
+        "restart.intensity.restarts = 100000",
+        &[(3, 30, "it must be from 0 to 10000", "within these bounds")],
+    );
+    service("reload.drain = '400d'", &[(3, 16, "longer than a year", "")]);
     service("log.max-size = 50", &[(3, 16, "put aside at each line", "\"50M\"")]);
 }
 
