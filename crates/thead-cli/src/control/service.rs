@@ -622,8 +622,16 @@ impl Care {
 
     /// Takes over the primary that an earlier control has left.
     async fn find(&mut self) {
-        let Ok(stream) = UnixStream::connect(self.socket_path()).await else {
-            return;
+        let path = self.socket_path();
+        let stream = match UnixStream::connect(&path).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                // The primary has ended since, and nobody was there to clear up behind it.
+                if error.kind() == std::io::ErrorKind::ConnectionRefused {
+                    let _ = std::fs::remove_file(&path);
+                }
+                return;
+            }
         };
         let Ok(mut link) = stream.into_std().and_then(|stream| Link::over(stream.into())) else {
             return;
