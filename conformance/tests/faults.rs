@@ -290,7 +290,12 @@ fn g27_a_daemon_that_is_killed_at_any_call_of_a_save_loses_nothing() {
             };
             // It starts no process, which would be killed as well.
             let said = daemon.thead(&["stop", "moved"]);
-            let died = Process::read(daemon.pid()).is_none_or(|process| process.is_zombie());
+            let is_dead = || Process::read(daemon.pid()).is_none_or(|process| process.is_zombie());
+            // Who got no answer knows before the dead one has let go of everything.
+            let died = is_dead() || said.code != Some(0);
+            if died {
+                eventually("its death", || is_dead().then_some(()));
+            }
             drop(fault);
             daemon.kill();
             daemon.start_again();
