@@ -137,7 +137,7 @@ fn a_connection_without_a_byte_moves(runtime: Runtime) {
     ends(thead, client, new);
 }
 
-fn half_a_body_is_finished_where_it_began(runtime: Runtime) {
+fn g2_half_a_body_is_finished_where_it_began(runtime: Runtime) {
     let mut thead = server(runtime, LISTEN).start();
     let mut client = Client::connect(thead.ready(1));
     client.write("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n12345");
@@ -351,7 +351,7 @@ fn threads_and_grandchildren_do_not_get_the_preload(runtime: Runtime) {
 }
 
 on!(nodes: half_a_head_is_finished_where_it_began,
-    half_a_body_is_finished_where_it_began,
+    g2_half_a_body_is_finished_where_it_began,
     half_of_a_pipelined_request_stays,
     requests_that_meet_a_connection_on_its_way_are_answered);
 on!([node18 Node18, node22 Node22, node26 Node26]: a_connection_without_a_byte_moves,

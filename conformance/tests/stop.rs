@@ -77,7 +77,7 @@ fn a_second_signal_stops_at_once(runtime: Runtime) {
     }
 }
 
-fn a_request_longer_than_the_drain_time_is_cut(runtime: Runtime) {
+fn g2_a_request_longer_than_the_drain_time_is_cut(runtime: Runtime) {
     let run = Run::program(runtime, "http.js").option("--drain", "500ms").workers(1);
     let mut thead = run.start();
     let port = thead.ready(1);
@@ -279,7 +279,7 @@ on!(nodes:
 );
 on!(nodes_and_deno:
     a_second_signal_stops_at_once,
-    a_request_longer_than_the_drain_time_is_cut,
+    g2_a_request_longer_than_the_drain_time_is_cut,
     ttin_and_ttou_are_one_worker_more_and_one_less,
     a_service_that_never_starts_fails_with_the_reason_and_the_last_lines,
     a_crash_of_one_worker_does_not_touch_the_other,

@@ -244,7 +244,7 @@ fn an_abstract_name_starts_at_the_nul_whatever_the_worker_put_before_it() {
 }
 
 #[test]
-fn without_descriptors_a_waiting_connection_can_still_be_refused() {
+fn g25_without_descriptors_a_waiting_connection_can_still_be_refused() {
     let _census = Census::take();
     let listener = bind_tcp(ANY_PORT, TcpOptions::default()).unwrap();
     listen(&listener, 0).unwrap();
