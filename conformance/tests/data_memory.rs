@@ -36,6 +36,17 @@ while True:
 
 const EPERM: i32 = 1;
 
+/// Waits until each of these has this as the last line of the file `seen.PID` that it writes.
+fn all_saw(app: &App, pids: &[u32], line: &str) {
+    for pid in pids {
+        let file = app.daemon.app().join(format!("seen.{pid}"));
+        eventually(line, || {
+            let text = fs::read_to_string(&file).ok()?;
+            (text.lines().last() == Some(line)).then_some(())
+        });
+    }
+}
+
 #[test]
 fn a_program_without_a_channel_has_files_and_a_signal() {
     let daemon = Daemon::start();
@@ -53,15 +64,7 @@ fn a_program_without_a_channel_has_files_and_a_signal() {
     });
     let app = App::of(daemon, 0, service);
     let pids = app.daemon.pids("app");
-    let all_saw = |line: &str| {
-        for pid in &pids {
-            let file = app.daemon.app().join(format!("seen.{pid}"));
-            eventually(line, || {
-                let text = fs::read_to_string(&file).ok()?;
-                (text.lines().last() == Some(line)).then_some(())
-            });
-        }
-    };
+    let all_saw = |line: &str| all_saw(&app, &pids, line);
     all_saw(&format!("1 8192 2 {EPERM} 8192"));
     replace(&app.daemon.app().join("flags.json"), "2");
     all_saw(&format!("2 8192 2 {EPERM} 8192"));
@@ -152,15 +155,7 @@ fn g42_eight_python_programs_share_one_hundred_megabytes() {
     });
     let app = App::of(daemon, 0, service);
     let pids = app.daemon.pids("app");
-    let all_saw = |line: &str| {
-        for pid in &pids {
-            let file = app.daemon.app().join(format!("seen.{pid}"));
-            eventually(line, || {
-                let text = fs::read_to_string(&file).ok()?;
-                (text.lines().last() == Some(line)).then_some(())
-            });
-        }
-    };
+    let all_saw = |line: &str| all_saw(&app, &pids, line);
     all_saw(&format!("1 1 120 {EPERM} 0"));
     let before = private(&pids);
     grow(&app.daemon.app().join("table.bin"));

@@ -26,6 +26,7 @@ mod sockets;
 mod text;
 mod told;
 mod verbs;
+mod wait;
 mod whole;
 
 /// Runs a server on every core, keeps it there, and renews it without losing a request.

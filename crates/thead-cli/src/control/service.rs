@@ -4,7 +4,7 @@
 //! finds it again when this one is gone.
 
 use std::collections::HashMap;
-use std::future::{Future, pending};
+use std::future::Future;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -27,6 +27,7 @@ use crate::config::plan::Effect;
 use crate::role::{Ask, Order, Report, Spec, Status, Work};
 use crate::sockets::{Bound, Names};
 use crate::told::{event, problem};
+use crate::wait;
 
 /// What others may know of a service.
 #[derive(Clone, Debug)]
@@ -240,26 +241,13 @@ impl Care {
             },
             Run::Alive(primary) => {
                 let deadline = primary.deadline;
-                let late = async {
-                    match deadline {
-                        Some(at) => sleep_until(at).await,
-                        None => pending().await,
-                    }
-                };
-                let link = &mut primary.link;
-                let heard = async {
-                    match link {
-                        Some(link) => link.next().await,
-                        None => pending().await,
-                    }
-                };
                 // What it said last is heard before its end.
                 tokio::select! {
                     biased;
-                    event = heard => Happened::Heard(event),
+                    event = wait::next(&mut primary.link) => Happened::Heard(event),
                     command = commands.recv() => Happened::Ordered(command),
                     status = &mut primary.exit => Happened::Exited(status),
-                    () = late => Happened::Late,
+                    () = wait::until(deadline) => Happened::Late,
                 }
             }
         }

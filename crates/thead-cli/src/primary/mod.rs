@@ -22,7 +22,7 @@ use thead::{Link, ParentEvent};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use book::Book;
 use clock::{Clock, Due};
@@ -39,6 +39,7 @@ use crate::report::{Teller, Tone};
 use crate::role::{Order, Report, Spec, Status, Work};
 use crate::sockets::Bound;
 use crate::told::{event, event as event_of};
+use crate::wait;
 
 /// How long control may take to say what is to be run.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -333,50 +334,24 @@ impl Primary {
     }
 
     async fn wait(&mut self, signals: &mut Signals) -> Happened {
-        let due = match (self.dirty && self.link.is_some(), self.come_back) {
+        let time = match (self.dirty && self.link.is_some(), self.come_back) {
             (_, true) => Some(Instant::now() + TOGETHER),
             (true, false) => Some(self.told + TOGETHER),
             (false, false) => None,
         };
-        let time = async {
-            match due {
-                Some(due) => sleep_until(due).await,
-                None => std::future::pending().await,
-            }
-        };
         let looks = self.clock.is_set() && !self.renewing;
         let due = looks.then(|| self.clock.deadline(&self.service.status())).flatten();
-        let due = async {
-            match due {
-                Some(due) => sleep_until(due).await,
-                None => std::future::pending().await,
-            }
-        };
-        let calm = self.calm;
-        let calm = async {
-            match calm {
-                Some(calm) => sleep_until(calm).await,
-                None => std::future::pending().await,
-            }
-        };
-        let link = &mut self.link;
-        let control = async {
-            match link {
-                Some(link) => link.next().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             event = self.service.next() => Happened::Service(event),
-            event = control => Happened::Control(event),
+            event = wait::next(&mut self.link) => Happened::Control(event),
             link = admit(&self.listener) => Happened::Came(link),
             told = signals.next() => told,
             said = self.log.next() => Happened::Log(said),
             heard = self.hot.next() => Happened::Data(heard),
             Some(Ok((id, result))) = self.works.join_next() => Happened::Worked(id, result),
-            () = time => Happened::Time,
-            () = due => Happened::Due,
-            () = calm => Happened::Calm,
+            () = wait::until(time) => Happened::Time,
+            () = wait::until(due) => Happened::Due,
+            () = wait::until(self.calm) => Happened::Calm,
         }
     }
 

@@ -13,9 +13,10 @@ use std::time::Duration;
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::source::{Mark, signature};
+use crate::wait;
 
 /// How long nothing may happen to a file until it is read: somebody may still be writing it.
 const QUIET: Duration = Duration::from_millis(100);
@@ -142,15 +143,9 @@ impl Watch {
             }
             let touched = self.shared.wanted().touched.values().min().map(|at| *at + QUIET);
             let due = touched.into_iter().chain(self.looks).min();
-            let time = async {
-                match due {
-                    Some(due) => sleep_until(due).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 () = self.shared.wake.notified() => {}
-                () = time => {}
+                () = wait::until(due) => {}
             }
         }
     }
