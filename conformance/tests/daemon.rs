@@ -311,6 +311,105 @@ fn g18_a_group_is_restarted_with_the_member_that_failed() {
     daemon.stop();
 }
 
+/// Three services that write down when they begin and when they are ready, in a group of this strategy.
+fn grouped(strategy: &str, second: &Value) -> (Daemon, Vec<u16>) {
+    let daemon = Daemon::start();
+    daemon.file(
+        "server.js",
+        "
+        const say = (what) => require('fs').appendFileSync('said', `${process.env.ME} ${what}\\n`);
+        say('begins');
+        const slowly = process.env.ME === 'b' ? 300 : 0;
+        setTimeout(() => require('http').createServer((request, response) => {
+            if (request.url === '/die') process.exit(1);
+            response.setHeader('x-pid', process.pid);
+            response.end();
+        }).listen(process.env.PORT, '127.0.0.1', () => say('is ready')), slowly);
+        ",
+    );
+    let ports: Vec<_> = (0..3).map(|_| free_port()).collect();
+    let one = |n: usize, more: &Value| {
+        let mut service = server(ports[n], more.clone());
+        service["instances"] = json!(1);
+        service["env"]["ME"] = json!(["a", "b", "c"][n]);
+        service
+    };
+    let nothing = json!({});
+    configure(
+        &daemon,
+        &json!({
+            "service": { "a": one(0, &nothing), "b": one(1, second), "c": one(2, &nothing) },
+            "group": { "all": { "services": ["a", "b", "c"], "strategy": strategy } },
+        }),
+    );
+    daemon.ok(&["apply", "thead.json"]);
+    daemon.file("said", "");
+    (daemon, ports)
+}
+
+#[test]
+fn g18_those_that_are_restarted_with_another_wait_until_it_is_ready_and_for_one_another() {
+    let (daemon, ports) = grouped("one-for-all", &json!({}));
+    let before = ["a", "b", "c"].map(|name| daemon.pids(name));
+    let _ = try_get(ports[1], "/die");
+    let said = eventually("all to be ready again", || {
+        let said = std::fs::read_to_string(daemon.app().join("said")).unwrap();
+        (said.lines().count() >= 6).then_some(said)
+    });
+    assert_eq!(
+        said.lines().collect::<Vec<_>>(),
+        [
+            "b begins",
+            "b is ready",
+            "a begins",
+            "a is ready",
+            "c begins",
+            "c is ready"
+        ]
+    );
+    eventually("them to be shown so", || {
+        let ready = ["a", "b", "c"].map(|name| daemon.service(name)["phase"] == "ready");
+        (ready == [true; 3]).then_some(())
+    });
+    let after = ["a", "b", "c"].map(|name| daemon.pids(name));
+    assert!(
+        before.iter().zip(&after).all(|(before, after)| before != after),
+        "{after:?}"
+    );
+    daemon.stop();
+}
+
+#[test]
+fn g18_nobody_follows_one_that_does_not_come_back() {
+    let budget = json!({ "restart": {
+        "intensity": { "restarts": 2, "period": "60s" },
+        "backoff": { "first": "10ms", "max": "20ms" },
+    } });
+    let (daemon, ports) = grouped("one-for-all", &budget);
+    let before = ["a", "c"].map(|name| daemon.pids(name));
+    // From now on it cannot start.
+    let server = std::fs::read_to_string(daemon.app().join("server.js")).unwrap();
+    daemon.file(
+        "server.js",
+        &format!("if (process.env.ME === 'b') process.exit(3);\n{server}"),
+    );
+    let _ = try_get(ports[1], "/die");
+    daemon.phase("b", "failed");
+    let told = eventually("it to be told", || {
+        let events = daemon.events();
+        let mut told = events.iter().filter(|event| event["event"] == "group_restart");
+        told.next().map(|event| event["text"].as_str().unwrap().to_owned())
+    });
+    assert!(told.contains("did not come back: a, c not restarted with it"), "{told}");
+    assert_eq!(["a", "c"].map(|name| daemon.pids(name)), before);
+    get(ports[0], "/");
+    // An operator mends it and starts it: that is no failure.
+    daemon.file("server.js", &server);
+    daemon.ok(&["start", "b"]);
+    assert_eq!(["a", "c"].map(|name| daemon.pids(name)), before);
+    daemon.stop();
+}
+
 #[test]
 fn apply_adds_changes_and_removes_in_the_mildest_way() {
     let daemon = with_server();

@@ -446,3 +446,34 @@ fn a_configuration_adds_and_takes_away_data_while_the_service_runs() {
     assert!(piece["in_force"]["revision"].as_u64() > Some(1));
     app.daemon.stop();
 }
+
+#[test]
+fn what_was_pushed_by_hand_can_be_deleted() {
+    let app = App::start_with(
+        Runtime::Node22,
+        json!({ "data": { "flags": "flags.json" } }),
+        &[("flags.json", "1")],
+    );
+    app.all_have(&json!(1));
+    app.data(&["push", "app", "more", "--value", "\"a secret\""]).ok();
+    let content = app.daemon.home().join("state/data/app/more.piece");
+    let has_content = || {
+        let entries = fs::read_dir(&content).unwrap().map(|entry| entry.unwrap().path());
+        let texts = entries.map(|path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned());
+        texts.collect::<String>().contains("a secret")
+    };
+    assert!(has_content());
+    let said = app.data(&["delete", "app", "flags"]).failed(2);
+    assert!(said.contains("flags.json") && said.contains("thead apply"), "{said}");
+    let said = app.data(&["delete", "app", "more"]).ok();
+    assert!(said.contains("deleted"), "{said}");
+    assert!(app.data(&["get", "app", "more"]).failed(2).contains("no data"));
+    assert!(app.data(&["delete", "app", "more"]).failed(2).contains("no data"));
+    eventually("its content to be gone", || (!has_content()).then_some(()));
+    // Who comes does not get it, and it may come again, with numbers that go on.
+    app.daemon.ok(&["restart", "app"]);
+    assert_eq!(get(app.port, "/").json()["more"], Value::Null);
+    let again: Value = app.data(&["push", "app", "more", "--value", "2", "--json"]).json();
+    assert!(again["revision"].as_u64() > Some(1), "{again}");
+    app.daemon.stop();
+}

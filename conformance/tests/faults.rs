@@ -83,6 +83,80 @@ fn configure(daemon: &Daemon, services: &Value) {
     daemon.ok(&["apply", "thead.json"]);
 }
 
+/// Processes that come and go in the long test; the machine that makes releases has time for 10 000.
+fn spawns() -> u64 {
+    std::env::var("SPAWNS").map_or(3000, |count| count.parse().unwrap())
+}
+
+#[test]
+fn g14_no_zombie_grows_old_however_many_come_and_go() {
+    let daemon = Daemon::start();
+    daemon.file(
+        "orphans.py",
+        "
+import os, time
+for _ in range(1000):
+    if os.fork() == 0:
+        if os.fork() == 0:
+            time.sleep(0.05)
+        os._exit(0)
+    os.wait()
+open('done', 'w')
+while True: time.sleep(1000)
+",
+    );
+    configure(
+        &daemon,
+        &json!({
+            "short": {
+                "run": "true",
+                "instances": 8,
+                "ready": { "delay": "0s" },
+                "restart": {
+                    "backoff": { "first": "1ms", "max": "1ms" },
+                    "intensity": { "restarts": 10_000, "period": "1s" },
+                },
+                "reload": { "soak": "0s" },
+            },
+            "parent": { "run": "python3 orphans.py", "ready": { "delay": "0s" } },
+        }),
+    );
+
+    let mut parents = vec![daemon.pid()];
+    parents.extend(primaries(&daemon).iter().map(|primary| primary.pid));
+    let mut known: std::collections::BTreeMap<u32, Instant> = std::collections::BTreeMap::new();
+    let mut oldest = Duration::ZERO;
+    let begun = Instant::now();
+    loop {
+        for _ in 0..50 {
+            let now = Instant::now();
+            let zombies: Vec<_> = Process::all()
+                .into_iter()
+                .filter(|process| process.is_zombie() && parents.contains(&process.parent))
+                .map(|process| process.pid)
+                .collect();
+            known.retain(|pid, _| zombies.contains(pid));
+            for pid in zombies {
+                oldest = oldest.max(now - *known.entry(pid).or_insert(now));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let restarts = daemon.service("short")["restarts"].as_u64().unwrap();
+        if restarts >= spawns() && daemon.app().join("done").exists() {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(300), "{restarts} restarts");
+    }
+    println!(
+        "{} in {:?}; the oldest zombie was {oldest:?} old",
+        spawns(),
+        begun.elapsed()
+    );
+    // 100 ms where nothing else runs; here the other tests do.
+    assert!(oldest < Duration::from_secs(1), "{oldest:?}");
+    daemon.stop();
+}
+
 #[test]
 fn g15_no_signal_reaches_a_stranger_where_pids_come_round_again() {
     // Before Linux 6.14 the limit is that of the whole machine.
@@ -157,6 +231,36 @@ fn g16_how_a_worker_ended_is_told_exactly() {
         });
         assert_eq!((&exit["code"], &exit["signal"]), (code, signal), "{name}: {exit}");
     }
+    daemon.stop();
+}
+
+#[test]
+fn g17_a_crash_loop_costs_next_to_nothing() {
+    let daemon = Daemon::start();
+    configure(
+        &daemon,
+        &json!({ "short": {
+            "run": "false",
+            "ready": { "delay": "0s" },
+            "restart": {
+                "backoff": { "first": "100ms", "max": "1s" },
+                "intensity": { "restarts": 1000, "period": "60s" },
+            },
+        } }),
+    );
+
+    let used = || {
+        let primaries = primaries(&daemon);
+        let primaries = primaries.iter().map(|primary| primary.cpu);
+        primaries.sum::<Duration>() + Process::read(daemon.pid()).unwrap().cpu
+    };
+    let (before, begun) = (used(), Instant::now());
+    std::thread::sleep(Duration::from_secs(15));
+    let share = (used() - before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    let restarts = daemon.service("short")["restarts"].as_u64().unwrap();
+    // 0.1 + 0.2 + 0.4 + 0.8 s, then one each second, give or take half of it.
+    assert!((8..=40).contains(&restarts), "{restarts} restarts");
+    assert!(share < 0.02, "{share:.4} of a core for {restarts} restarts");
     daemon.stop();
 }
 
@@ -252,6 +356,52 @@ fn g23_reloads_and_crashes_leave_no_descriptor() {
         (roles() == before).then_some(())
     });
     daemon.stop();
+}
+
+#[test]
+fn g25_out_of_descriptors_a_primary_waits_without_work_and_goes_on() {
+    let mut thead = Run::program(Runtime::Node22, "http.js").workers(2).start();
+    let port = thead.ready(2);
+    get(port, "/");
+    let primary = thead.process().pid;
+    // No other number is free from now on.
+    let open: BTreeSet<u32> = std::fs::read_dir(format!("/proc/{primary}/fd"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    let free = (0..).find(|number| !open.contains(number)).unwrap();
+    let pid = rustix::process::Pid::from_raw(primary.cast_signed());
+    let mut limit = rustix::process::Rlimit {
+        current: Some(free.into()),
+        maximum: None,
+    };
+    let before = rustix::process::prlimit(pid, rustix::process::Resource::Nofile, {
+        limit.maximum = hard_limit(primary);
+        limit
+    })
+    .unwrap();
+    let clients: Vec<_> = (0..50)
+        .map(|_| std::net::TcpStream::connect(client::local(port)).unwrap())
+        .collect();
+    std::thread::sleep(Duration::from_millis(200));
+    let (used, begun) = (Process::read(primary).unwrap().cpu, Instant::now());
+    std::thread::sleep(Duration::from_secs(2));
+    let share = (Process::read(primary).unwrap().cpu - used).as_secs_f64() / begun.elapsed().as_secs_f64();
+    assert!(share < 0.05, "{share:.3} of a core");
+    rustix::process::prlimit(pid, rustix::process::Resource::Nofile, before).unwrap();
+    drop(clients);
+    get(port, "/");
+    thead.stop();
+}
+
+/// What a process may raise its limit of open files to.
+fn hard_limit(pid: u32) -> Option<u64> {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().ok()
 }
 
 #[test]

@@ -18,17 +18,26 @@ function span(response, began) {
   send(response, 200, 'application/json', text);
 }
 
-function burn(ms) {
-  // Of this thread: what compiles and collects garbage beside it is none of the request's work.
-  const used = () => {
-    const { user, system } = process.threadCpuUsage();
-    return user + system;
-  };
-  const until = used() + ms * 1000;
+function work(turns) {
   let word = 1;
-  while (used() < until) for (let i = 0; i < 1000; i++) word = Math.imul(word, 1664525) + 1;
+  for (let i = 0; i < turns; i++) word = (Math.imul(word, 1664525) + 1) | 0;
   return word;
 }
+
+// Turns of `work` in a millisecond of processor time. Node tells the time of a thread by getrusage, which many kernels count
+// in ticks of 4 ms: too coarse to burn 2. So it is measured once, by the clock on the wall, in the run that was disturbed least.
+const turnsPerMs = (() => {
+  const turns = 20_000;
+  let least = Infinity;
+  for (let run = 0; run < 2000; run++) {
+    const began = process.hrtime.bigint();
+    work(turns);
+    least = Math.min(least, Number(process.hrtime.bigint() - began) / 1e6);
+  }
+  return turns / least;
+})();
+
+const burn = (ms) => work(Math.round(turnsPerMs * ms));
 
 function number(query, name, otherwise, most) {
   const given = query.get(name);

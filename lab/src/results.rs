@@ -135,7 +135,7 @@ pub struct Agreement {
     pub candidate: String,
     /// Clients.
     pub connections: usize,
-    /// Requests a second by ours, one for each round.
+    /// Requests a second by ours, one for each pair.
     pub ours: Vec<f64>,
     /// Requests a second by wrk.
     pub wrk: Vec<f64>,
@@ -145,9 +145,9 @@ impl Agreement {
     /// How far apart they may be, of 1.
     pub const MARGIN: f64 = 0.15;
 
-    /// Ours for each of wrk's.
+    /// Ours for each of wrk's: the median of the pairs, of which each was measured within seconds.
     pub fn ratio(&self) -> f64 {
-        median(self.ours.iter().copied()) / median(self.wrk.iter().copied())
+        median(self.ours.iter().zip(&self.wrk).map(|(ours, wrk)| ours / wrk))
     }
 }
 

@@ -346,34 +346,35 @@ fn agreement(plan: &Plan, load_cores: &[usize]) -> Result<Result<Option<Agreemen
         what: "comparing with wrk".to_owned(),
         source,
     };
-    for _ in 0..plan.extent.rounds.max(2) {
-        let server = start(candidate).map_err(failed)?;
-        match wrk(&server, CONNECTIONS, load_cores) {
-            Ok(rate) => theirs.push(rate),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let told = "wrk is not installed: run apt-get install wrk (or build github.com/wg/wrk); it is not compared with";
-                return Ok(Err(told.to_owned()));
+    let run_ms = plan.extent.run_ms.max(1_000) * if plan.extent.quick { 1 } else { 2 };
+    let step = Step {
+        workload: Workload::Hello,
+        shape: Shape::Closed {
+            connections: CONNECTIONS,
+        },
+        candidates: Vec::new(),
+        rounds: 1,
+        warm_ms: 100,
+        run_ms,
+    };
+    for pair in 0..if plan.extent.quick { 3 } else { 7 } {
+        // Each goes first every other time.
+        for is_wrk in [pair % 2 == 0, pair % 2 != 0] {
+            let server = start(candidate).map_err(failed)?;
+            if !is_wrk {
+                let (sample, _) = measure::sample(server, &spec(&step, load_cores)).map_err(failed)?;
+                ours.push(sample.per_second);
+                continue;
             }
-            Err(error) => return Err(failed(error.into())),
+            match wrk(&server, CONNECTIONS, run_ms / 1_000, load_cores) {
+                Ok(rate) => theirs.push(rate),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let told = "wrk is not installed: run apt-get install wrk (or build github.com/wg/wrk); it is not compared with";
+                    return Ok(Err(told.to_owned()));
+                }
+                Err(error) => return Err(failed(error.into())),
+            }
         }
-        drop(server);
-        let step = Step {
-            workload: Workload::Hello,
-            shape: Shape::Closed {
-                connections: CONNECTIONS,
-            },
-            candidates: Vec::new(),
-            rounds: 1,
-            warm_ms: 100,
-            run_ms: 1000,
-        };
-        let server = start(candidate).map_err(failed)?;
-        ours.push(
-            measure::sample(server, &spec(&step, load_cores))
-                .map_err(failed)?
-                .0
-                .per_second,
-        );
     }
     Ok(Ok(Some(Agreement {
         candidate: candidate.name.clone(),
@@ -383,18 +384,18 @@ fn agreement(plan: &Plan, load_cores: &[usize]) -> Result<Result<Option<Agreemen
     })))
 }
 
-/// Requests a second by wrk, which has no warm-up, within a second.
+/// Requests a second by wrk, which has no warm-up, within so many seconds.
 ///
 /// # Errors
 /// It is not there ([`io::ErrorKind::NotFound`]), or its requests failed.
-pub fn wrk(server: &Server, connections: usize, cores: &[usize]) -> io::Result<f64> {
+pub fn wrk(server: &Server, connections: usize, seconds: u64, cores: &[usize]) -> io::Result<f64> {
     let url = format!("http://{}/", server.address);
     // As ours: one thread, kept away from the servers where it can be.
     let cores = cores.to_vec();
     let load = thread::spawn(move || {
         measure::pin(&cores)?;
         Command::new("wrk")
-            .args(["-t1", &format!("-c{connections}"), "-d1s", &url])
+            .args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), &url])
             .stdin(Stdio::null())
             .output()
     });

@@ -319,7 +319,7 @@ fn wrk_and_the_load_agree() {
     let mut ratios = Vec::new();
     // In turn, until they agree once: other tests disturb now one, now the other. If they counted differently, they never would.
     while ratios.len() < 12 {
-        let theirs = match lab::run::wrk(&start(), 32, &[]) {
+        let theirs = match lab::run::wrk(&start(), 32, 1, &[]) {
             Ok(rate) => rate,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 println!("wrk is not installed (apt-get install wrk): nothing to agree with");

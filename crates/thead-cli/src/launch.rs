@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use thead::cluster::Scheduling;
 use thead::output::WhenFull;
-use thead::service::{Backoff, Drain, Intensity, Life, Options, Policy, Ready, Reload, Restart, Settings, Stop};
+use thead::service::{
+    Backoff, Drain, Intensity, Life, Limits, Options, Policy, Ready, Reload, Restart, Settings, Stop, Variables,
+};
 use thead::{Command, Runtime, Serialization};
 use tokio::signal::unix::SignalKind;
 
@@ -137,7 +139,7 @@ pub(crate) fn resolve(spec: &Spec, sockets: &Bound) -> Result<(Program, thead::s
     };
     let mut made = program_of(&mut program, wish);
     made.listen = sockets.listen();
-    for (name, value) in &config.env {
+    for (name, value) in config.env.iter().filter(|(name, _)| !config.is_hot(name)) {
         made.command = made.command.env(name, value);
     }
     for (name, path) in &config.secret_files {
@@ -161,7 +163,6 @@ pub(crate) fn resolve(spec: &Spec, sockets: &Bound) -> Result<(Program, thead::s
         .command
         .env(SERVICE, spec.name.as_str())
         .env(DATA_DIR, files_dir(&spec.data_dir));
-    made.command = limited(made.command, &config.limit);
     made.notify |= config.ready == config::Ready::Notify || config.live.heartbeat.is_some();
     Ok((program, made))
 }
@@ -198,7 +199,8 @@ pub(crate) fn settings_of(spec: &Spec, program: &Program) -> Result<Settings, St
         lame_duck: config.reload.lame_duck.duration(),
         stop_signal: config.stop.signal.number(),
         stop_message: config.stop.message,
-        memory: config.limit.memory.map(config::ByteSize::bytes),
+        limits: limits_of(&config.limit),
+        env: hot_env(config),
         ..Settings::default()
     };
     let place = probe::Place {
@@ -210,6 +212,12 @@ pub(crate) fn settings_of(spec: &Spec, program: &Program) -> Result<Settings, St
         settings.watch.heartbeat = Some(HEARTBEAT);
     }
     Ok(settings)
+}
+
+/// The variables that can change while workers run.
+pub(crate) fn hot_env(config: &config::Service) -> Variables {
+    let hot = config.env.iter().filter(|(name, _)| config.is_hot(name));
+    hot.map(|(name, value)| (name.clone(), Some(value.clone()))).collect()
 }
 
 /// When a worker is ready; where it is asked, that says so.
@@ -291,26 +299,12 @@ fn seed_of(name: &str) -> u64 {
         .fold(start, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()))
 }
 
-fn limited(mut command: Command, limit: &config::Limit) -> Command {
-    use rustix::process::{Resource, Rlimit};
-    use thead::sys::spawn::Limit;
-    for (resource, value) in [
-        (Resource::Nofile, limit.open_files),
-        (Resource::Nproc, limit.processes),
-        (Resource::Core, limit.core.map(config::ByteSize::bytes)),
-    ] {
-        if let Some(value) = value {
-            command = command.limit(Limit {
-                resource,
-                limit: Rlimit {
-                    current: Some(value),
-                    maximum: Some(value),
-                },
-            });
-        }
-    }
-    match limit.nice {
-        Some(nice) => command.nice(nice.into()),
-        None => command,
+fn limits_of(limit: &config::Limit) -> Limits {
+    Limits {
+        memory: limit.memory.map(config::ByteSize::bytes),
+        open_files: limit.open_files,
+        processes: limit.processes,
+        core: limit.core.map(config::ByteSize::bytes),
+        nice: limit.nice.map(Into::into),
     }
 }

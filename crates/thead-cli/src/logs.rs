@@ -129,7 +129,8 @@ fn show(args: &LogsArgs, dir: &Path, names: &[String]) -> io::Result<()> {
         let message = format!("no log of {missing} in {}; {known}", dir.display());
         return Err(io::Error::new(io::ErrorKind::NotFound, message));
     }
-    let mut names = if names.is_empty() { found } else { names.to_vec() };
+    let all = names.is_empty();
+    let mut names = if all { found } else { names.to_vec() };
     names.sort();
     names.dedup();
     let begin = match (args.lines, args.since) {
@@ -153,6 +154,9 @@ fn show(args: &LogsArgs, dir: &Path, names: &[String]) -> io::Result<()> {
         follow: args.follow,
     };
     let mut reader = Reader::open(dir, &names, query)?;
+    if all && args.follow {
+        reader = reader.with_newcomers(dir)?;
+    }
     let style = Style::of(args);
     let mut out = io::stdout().lock();
     let mut bytes = Vec::new();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use thead::sys::enclosure::Cgroup;
 use thead::sys::reap::{self, Peek};
 use thead::sys::stat::ProcessStat;
+use tokio::time::Instant;
 
 /// Becomes the parent of whatever the workers leave behind.
 pub(crate) fn adopt() {
@@ -13,8 +14,28 @@ pub(crate) fn adopt() {
     }
 }
 
+/// Collects orphans as they end: at each SIGCHLD, and [`when it is due`](Self::due).
+#[derive(Debug, Default)]
+pub(crate) struct Collector {
+    again: Option<Instant>,
+}
+
+/// Until a process of our own is collected that has ended and hides others.
+const COME_BACK: Duration = Duration::from_millis(10);
+
+impl Collector {
+    pub(crate) fn collect(&mut self, owns: impl Fn(u32) -> bool) {
+        self.again = (!collect(owns)).then(|| Instant::now() + COME_BACK);
+    }
+
+    /// When to collect again, though no signal comes.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.again
+    }
+}
+
 /// Collects orphans that have ended. `false`: a process of our own has ended too and hides others; come back soon.
-pub(crate) fn collect(owns: impl Fn(u32) -> bool) -> bool {
+fn collect(owns: impl Fn(u32) -> bool) -> bool {
     loop {
         match reap::reap_one(|pid| owns(pid.unsigned_abs())) {
             Ok(Peek::Orphan(..)) => {}

@@ -48,6 +48,8 @@ pub(crate) enum Ask {
     Push { name: Name, push: Box<DataPush> },
     /// [`thead::control::DataOutcome`]
     Rollback { name: Name, to: Option<u64> },
+    /// [`thead::control::DataOutcome`]
+    Delete { name: Name },
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -21,11 +21,12 @@ use crate::config;
 use crate::config::address::Address;
 use crate::launch;
 use crate::log::{Settings, Writer};
-use crate::orphans;
+use crate::orphans::{self, Collector};
 use crate::probe;
 use crate::program::{Place, Program};
 use crate::report::{Reporter, Style};
 use crate::sockets::Bound;
+use crate::wait;
 
 /// Exit codes of `thead run`, besides those of [`crate::program::ProgramError::exit_code`].
 pub(crate) const FAILED: u8 = 1;
@@ -368,7 +369,7 @@ fn prepare(args: &RunArgs) -> Result<Prepared, (String, u8)> {
         heartbeat: args.heartbeat,
         ..config::Live::default()
     };
-    options.settings.memory = args.memory.map(config::ByteSize::bytes);
+    options.settings.limits.memory = args.memory.map(config::ByteSize::bytes);
     let place = probe::Place {
         cwd: args.cwd.clone(),
         env: args.env.clone(),
@@ -434,7 +435,7 @@ async fn serve(
             },
             signal = signals.next() => watch.obey(signal, &service, &reporter),
             Some(event) = async { Some(log.as_mut()?.next().await) } => reporter.warning(&event.to_string()),
-            () = tokio::time::sleep(COME_BACK), if watch.come_back => watch.collect(&service),
+            () = wait::until(watch.orphans.due()) => watch.collect(&service),
         }
     };
     drop(service);
@@ -454,9 +455,6 @@ async fn serve(
 /// How long the end waits for workers that do not close their streams, and for a disk that does not write the log.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
-/// When a process of ours that has ended may hide an orphan.
-const COME_BACK: Duration = Duration::from_millis(10);
-
 /// What is remembered between events.
 #[derive(Default)]
 struct Watch {
@@ -465,7 +463,7 @@ struct Watch {
     last: Option<(WorkerId, Exit)>,
     /// The signal that asked for the end.
     stopping: Option<Told>,
-    come_back: bool,
+    orphans: Collector,
     /// The restarts are spent.
     failed: bool,
     /// What is to be said when a worker listens on a Unix socket.
@@ -500,7 +498,7 @@ impl Watch {
     }
 
     fn collect(&mut self, service: &Service) {
-        self.come_back = !orphans::collect(|pid| service.owns(pid));
+        self.orphans.collect(|pid| service.owns(pid));
     }
 
     /// The exit code, once it is over.

@@ -4,6 +4,7 @@
 // sends one of
 //
 //   {"cmd":"NODE_THEAD_BEAT","every":MS}, which is answered by {"cmd":"NODE_THEAD_BEAT"} that often, or never again for 0
+//   {"cmd":"NODE_THEAD_ENV","env":{NAME:TEXT_OR_NULL}}, which changes process.env
 //   {"cmd":"NODE_THEAD_DRAIN","handBack":BOOL,"lameDuck":MS}
 //
 // An HTTP/1.1 connection over plain TCP or a Unix socket has no state outside the kernel between two requests. So with a
@@ -62,6 +63,11 @@ function watch() {
       setImmediate(() => drain(message, [...servers].map((ref) => ref.deref()), sessions, { close, send }));
     } else if (message.cmd === 'NODE_THEAD_BEAT') {
       beat(message.every);
+    } else if (message.cmd === 'NODE_THEAD_ENV') {
+      for (const [name, value] of Object.entries(message.env)) {
+        if (value === null) delete process.env[name];
+        else process.env[name] = value;
+      }
     } else if (message.act === 'newconn' && message.idle && handle) {
       expectNextRequest(handle);
     }

@@ -20,6 +20,7 @@ use crate::output::Sink;
 mod event;
 mod health;
 mod hot;
+mod limits;
 mod memory;
 mod operator;
 mod options;
@@ -28,8 +29,9 @@ mod worker;
 
 pub use event::ServiceEvent;
 pub use health::{Prober, Target};
+pub use limits::Limits;
 pub use operator::{Done, Operator, OrderError, Reply};
-pub use options::{Drain, Listen, Options, Program, Settings, Sockets};
+pub use options::{Drain, Listen, Options, Program, Settings, Sockets, Variables};
 pub use status::{ADDRESSES, Ended, SlotStatus, Status, WorkerStatus};
 pub use thead_core::probe::{Config as Watching, Live, Pace, Purpose};
 pub use thead_core::restart::{Backoff, Intensity, Policy, Restart};
@@ -258,9 +260,10 @@ impl Service {
                 let life = settings.life.clone();
                 // The machine refuses such a life, and then nothing changes.
                 if life.validate().is_ok() {
-                    self.settings = *settings;
+                    let old = std::mem::replace(&mut self.settings, *settings);
                     self.watch_anew();
-                    self.limit_anew();
+                    self.limit_anew(&old.limits);
+                    self.tell_env_anew(&old.env);
                 }
                 (Order::Configure(Box::new(life)), None)
             }

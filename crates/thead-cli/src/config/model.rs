@@ -46,6 +46,10 @@ pub(crate) struct Service {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, Plain>")]
     pub(crate) env: BTreeMap<String, String>,
+    /// Names of variables of `env` that the program reads each time it needs them; `*` at the end stands for anything. A change
+    /// of these reaches running workers, in `process.env`. For Node with the preload.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) hot_env: Vec<String>,
     /// Variables whose values are read from files at each start of a worker, and kept nowhere else.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) secret_files: BTreeMap<String, PathBuf>,
@@ -123,6 +127,7 @@ impl Service {
             instances: None,
             cwd: None,
             env: BTreeMap::new(),
+            hot_env: Vec::new(),
             secret_files: BTreeMap::new(),
             increment_env: None,
             instance_env: None,
@@ -145,6 +150,19 @@ impl Service {
             data: BTreeMap::new(),
             log: Log::default(),
         }
+    }
+
+    /// Whether running workers hear of a change of this variable.
+    pub(crate) fn is_hot(&self, variable: &str) -> bool {
+        self.hot_env.iter().any(|pattern| stands_for(pattern, variable))
+    }
+}
+
+/// Whether a pattern stands for this name: it is the name, or a `*` at its end stands for the rest of it.
+pub(crate) fn stands_for(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == pattern,
     }
 }
 
@@ -345,7 +363,7 @@ pub(crate) struct Limit {
     /// Size of a core file (RLIMIT_CORE).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) core: Option<ByteSize>,
-    /// Added to the workers' niceness, -20 to 19.
+    /// The workers' niceness: -20, first, to 19, last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) nice: Option<i8>,
 }

@@ -27,9 +27,9 @@ pub(crate) const EFFECTS: [(&str, Effect); 28] = [
     ("data", Effect::Live),
     ("env", Effect::Reload),
     ("group", Effect::Restart),
+    ("hot-env", Effect::Reload),
     ("instances", Effect::Live),
-    ("limit", Effect::Reload),
-    ("limit.memory", Effect::Live),
+    ("limit", Effect::Live),
     ("listen", Effect::Reload),
     ("live", Effect::Live),
     // The worker is told when it starts.
@@ -66,6 +66,14 @@ pub(crate) fn effect(key: &str) -> Effect {
         .max_by_key(|(name, _)| name.len());
     // A key that nobody has thought of is safe with another primary.
     found.map_or(Effect::Restart, |(_, effect)| *effect)
+}
+
+/// The effect of a change of a key to what is said in `new`.
+pub(crate) fn effect_in(new: &Service, key: &str) -> Effect {
+    match key.strip_prefix("env.") {
+        Some(variable) if new.is_hot(variable) => Effect::Live,
+        _ => effect(key),
+    }
 }
 
 /// The keys in which two versions of a service differ, such as `env.PORT`. Never their values, which may be secrets.
@@ -152,12 +160,26 @@ mod tests {
 
     #[test]
     fn the_longest_name_counts() {
-        assert_eq!(effect("limit.memory"), Effect::Live);
-        assert_eq!(effect("limit.open-files"), Effect::Reload);
+        assert_eq!(effect("live.heartbeat"), Effect::Reload);
         assert_eq!(effect("live.interval"), Effect::Live);
         assert_eq!(effect("env.PATH"), Effect::Reload);
         assert_eq!(effect("ready-timeout"), Effect::Live);
         assert_eq!(effect("envelope"), Effect::Restart);
+    }
+
+    #[test]
+    fn a_variable_changes_while_workers_run_if_the_new_configuration_says_that_it_can() {
+        let hot = service("hot-env = ['LOG_LEVEL', 'FEATURE_*']");
+        for (key, effect) in [
+            ("env.LOG_LEVEL", Effect::Live),
+            ("env.FEATURE_X", Effect::Live),
+            ("env.LOG_LEVELS", Effect::Reload),
+            ("env.PORT", Effect::Reload),
+            ("limit.nice", Effect::Live),
+        ] {
+            assert_eq!(effect_in(&hot, key), effect, "{key}");
+        }
+        assert_eq!(effect_in(&service(""), "env.LOG_LEVEL"), Effect::Reload);
     }
 
     #[test]

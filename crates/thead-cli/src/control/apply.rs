@@ -9,7 +9,7 @@ use thead::control::{Apply, Outcome, Outcomes, Problem};
 use super::registry::{Registry, problem};
 use super::service::Task;
 use super::state::{Member, Saved};
-use crate::config::plan::{Effect, changed, effect};
+use crate::config::plan::{Effect, changed, effect_in};
 use crate::config::{self, Config, Name};
 
 /// What is to be done to one service.
@@ -177,7 +177,11 @@ impl Registry {
 /// What has changed, and the mildest way to bring it into force.
 fn compare(old: &Saved, new: &Saved) -> (Effect, Vec<String>) {
     let mut keys = changed(&old.config, &new.config);
-    let mut strongest = keys.iter().map(|key| effect(key)).max().unwrap_or(Effect::Nothing);
+    let mut strongest = keys
+        .iter()
+        .map(|key| effect_in(&new.config, key))
+        .max()
+        .unwrap_or(Effect::Nothing);
     if old.base != new.base && !keys.iter().any(|key| key == "cwd") {
         keys.push("cwd".into());
         strongest = strongest.max(Effect::Reload);

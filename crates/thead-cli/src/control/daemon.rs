@@ -193,17 +193,15 @@ async fn until_told(registry: &Arc<Registry>, end: &tokio::sync::Notify) -> io::
     // It would end us.
     let mut hangup = signal(SignalKind::hangup())?;
     let own = |pid: u32| registry.shared.is_own(pid);
-    let mut come_back = false;
+    let mut orphans = crate::orphans::Collector::default();
     let everything = loop {
         tokio::select! {
             _ = terminate.recv() => break std::process::id() == 1,
             _ = interrupt.recv() => break true,
             () = end.notified() => break false,
             _ = hangup.recv() => {}
-            _ = child.recv() => come_back = !crate::orphans::collect(own),
-            () = tokio::time::sleep(Duration::from_millis(10)), if come_back => {
-                come_back = !crate::orphans::collect(own);
-            }
+            _ = child.recv() => orphans.collect(own),
+            () = crate::wait::until(orphans.due()) => orphans.collect(own),
         }
     };
     let _ = crate::notify::stopping();

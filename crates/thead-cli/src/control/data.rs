@@ -55,6 +55,10 @@ pub(super) async fn rollback(State(server): State<Server>, Path((service, name))
     ask(&server, &service, &name, |name| Ask::Rollback { name, to }).await
 }
 
+pub(super) async fn delete(State(server): State<Server>, Path((service, name)): Piece) -> Response {
+    ask(&server, &service, &name, |name| Ask::Delete { name }).await
+}
+
 async fn ask(server: &Server, service: &str, name: &str, ask: impl FnOnce(Name) -> Ask) -> Response {
     let name = match name.parse::<Name>() {
         Ok(name) => name,

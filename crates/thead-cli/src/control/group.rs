@@ -1,6 +1,8 @@
 //! Groups: services of which one's failure concerns others, as the restart strategies of OTP's supervisors have it.
 //!
-//! The service that failed is restarted by its own primary. Here those follow that are restarted with it.
+//! The service that failed is restarted by its own primary. Once it is ready again, those follow that are restarted with it: in
+//! the order in which they start, each when the one before it is ready. Until then they serve on as well as they can. If it
+//! does not come back, nobody follows.
 
 use std::sync::{Arc, Weak};
 
@@ -27,8 +29,9 @@ pub(super) async fn watch(registry: Weak<Registry>, name: Name, mut view: watch:
         let Some(registry) = registry.upgrade() else { return };
         let Some(member) = &now.saved.group else { continue };
         let others = concerned(&name, &member.group.services, member.group.strategy);
-        if !others.is_empty() {
-            restart(&registry, &name, &others).await;
+        if !others.is_empty() && !restart(&registry, &name, &others).await {
+            // What else befell it until then has been told.
+            last = view.borrow_and_update().service.clone();
         }
     }
 }
@@ -36,7 +39,9 @@ pub(super) async fn watch(registry: Weak<Registry>, name: Name, mut view: watch:
 /// Its last worker died, or its primary did, and nobody had asked for it.
 fn has_failed(last: &Service, now: &Service) -> bool {
     let primary_died = last.primary.is_some() && now.primary.is_none() && now.phase == Phase::Waiting;
-    let worker_died = last.since == now.since && now.restarts > last.restarts && now.ready == 0;
+    // What is told may be that the only worker is back already.
+    let nobody_left = now.ready == 0 || now.instances == 1;
+    let worker_died = last.since == now.since && now.restarts > last.restarts && nobody_left;
     primary_died || worker_died
 }
 
@@ -53,21 +58,53 @@ fn concerned(failed: &Name, members: &[Name], strategy: Strategy) -> Vec<Name> {
     }
 }
 
-async fn restart(registry: &Arc<Registry>, failed: &Name, others: &[Name]) {
+/// Whether the one that failed is back.
+async fn restart(registry: &Arc<Registry>, failed: &Name, others: &[Name]) -> bool {
     let names: Vec<_> = others.iter().map(Name::as_str).collect();
-    let text = format!("failed, so {} restarted with it", names.join(", "));
-    registry.shared.journal.tell(event(
-        failed.as_str(),
-        "group_restart",
-        true,
-        text,
-        json!({ "services": names }),
-    ));
+    let tell = |text: String| {
+        let details = json!({ "services": names });
+        let told = event(failed.as_str(), "group_restart", true, text, details);
+        registry.shared.journal.tell(told);
+    };
+    if !is_back(registry, failed).await {
+        tell(format!(
+            "failed and did not come back: {} not restarted with it",
+            names.join(", ")
+        ));
+        return false;
+    }
+    tell(format!("failed, so {} restarted with it", names.join(", ")));
     for other in others {
         let Some(handle) = registry.handle(other) else { continue };
         let runs = handle.view.borrow().service.primary.is_some();
         if runs {
             handle.order(Task::Work(Work::Restart { slot: None })).await;
+            // When it is ready in the end, those behind it follow as those behind one that has failed.
+            if !is_back(registry, other).await {
+                break;
+            }
+        }
+    }
+    true
+}
+
+/// Waits until a service is ready; `false` when it has failed for good or was stopped.
+async fn is_back(registry: &Arc<Registry>, name: &Name) -> bool {
+    let Some(mut view) = registry.handle(name).map(|handle| handle.view) else {
+        return false;
+    };
+    loop {
+        let (phase, ready) = {
+            let service = &view.borrow_and_update().service;
+            (service.phase, service.ready)
+        };
+        match phase {
+            Phase::Ready | Phase::Degraded if ready > 0 => return true,
+            Phase::Failed | Phase::Stopped => return false,
+            _ => {}
+        }
+        if view.changed().await.is_err() {
+            return false;
         }
     }
 }
@@ -100,6 +137,7 @@ mod tests {
             since: Some(1),
             restarts: 3,
             ready: 2,
+            instances: 2,
             phase: Phase::Ready,
             ..Service::default()
         };
@@ -110,6 +148,10 @@ mod tests {
         };
         assert!(!with(|now| now.ready = 0), "a restart that was ordered");
         assert!(!with(|now| now.restarts = 4), "its sibling serves on");
+        assert!(
+            with(|now| (now.restarts, now.instances) = (4, 1)),
+            "the only one, back already"
+        );
         assert!(with(|now| {
             now.restarts = 4;
             now.ready = 0;

@@ -41,7 +41,15 @@ pub(super) async fn logs(State(server): State<Server>, Query(wish): Query<Wish>,
         Err(problem) => return refused(problem),
     };
     let dir = server.registry.shared.log_dir.clone();
-    let opened = tokio::task::spawn_blocking(move || Reader::open(&dir, &names, wanted)).await;
+    let newcomers = wish.service.is_none() && wish.follow;
+    let opened = tokio::task::spawn_blocking(move || {
+        let reader = Reader::open(&dir, &names, wanted)?;
+        match newcomers {
+            true => reader.with_newcomers(&dir),
+            false => Ok(reader),
+        }
+    });
+    let opened = opened.await;
     let reader = match opened {
         Ok(Ok(reader)) => reader,
         Ok(Err(error)) => return refused(problem("unreadable", error.to_string(), None)),

@@ -114,14 +114,10 @@ impl Shared {
 
     /// The environment of a service's primary, which its workers inherit.
     fn environment(&self, config: &config::Service) -> BTreeMap<OsString, OsString> {
-        let passes = |name: &str, pattern: &str| match pattern.strip_suffix('*') {
-            Some(start) => name.starts_with(start),
-            None => name == pattern,
-        };
         let passed = |name: &OsString| {
             let matches = |name: &str| match &config.pass_env {
-                Some(patterns) => patterns.iter().any(|pattern| passes(name, pattern)),
-                None => PASSED.iter().any(|pattern| passes(name, pattern)),
+                Some(patterns) => patterns.iter().any(|pattern| config::stands_for(pattern, name)),
+                None => PASSED.iter().any(|pattern| config::stands_for(pattern, name)),
             };
             // What the daemon's own supervisor says to it is for nobody else, whatever the pattern.
             name.to_str()

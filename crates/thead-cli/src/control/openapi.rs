@@ -99,6 +99,15 @@ fn routes(schemas: &mut SchemaGenerator) -> Routes {
         piece.clone(),
         schemas.subschema_for::<DataPush>().into(),
     );
+    of_piece["delete"] = json!({
+        "summary": "Deletes a piece that was pushed by hand, with its history. Workers keep what they have.",
+        "parameters": piece,
+        "responses": {
+            "200": answer("It is not pushed any more.", outcome.clone()),
+            "404": problem,
+            "422": problem,
+        },
+    });
     let rollback = data(
         "Pushes the content of an older revision again, under a new number.",
         piece.clone(),

@@ -69,7 +69,9 @@ impl Server {
             .route("/v1/data/{service}", get(super::data::status))
             .route(
                 "/v1/data/{service}/{name}",
-                get(super::data::content).post(super::data::push),
+                get(super::data::content)
+                    .post(super::data::push)
+                    .delete(super::data::delete),
             )
             .route("/v1/data/{service}/{name}/history", get(super::data::history))
             .route("/v1/data/{service}/{name}/rollback", post(super::data::rollback))

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use regex::bytes::Regex;
 use serde::{Serialize, Serializer};
@@ -27,6 +27,8 @@ use source::{Source, Step};
 
 /// How often those who follow look for more.
 pub(crate) const LOOK: Duration = Duration::from_millis(200);
+/// And for services that have had no log before.
+const LOOK_FOR_NEWCOMERS: Duration = Duration::from_secs(1);
 
 /// Which records are wanted.
 #[derive(Clone, Debug, Default)]
@@ -201,6 +203,14 @@ const BATCH_BYTES: usize = 256 << 10;
 pub(crate) struct Reader {
     filter: Filter,
     lanes: Vec<Lane>,
+    newcomers: Option<Newcomers>,
+}
+
+/// Where services that have no log yet will have one.
+#[derive(Debug)]
+struct Newcomers {
+    dir: PathBuf,
+    looked: Instant,
 }
 
 /// One service.
@@ -212,6 +222,18 @@ struct Lane {
     /// Behind what was given out.
     position: Option<Position>,
     ended: bool,
+}
+
+impl Lane {
+    fn new(log: Log, start: source::Start, follow: bool) -> io::Result<Self> {
+        let source = Source::new(log, start, follow)?;
+        Ok(Self {
+            position: source.position(),
+            source,
+            next: None,
+            ended: false,
+        })
+    }
 }
 
 impl Reader {
@@ -234,17 +256,52 @@ impl Reader {
                 logs.iter().map(start).collect()
             }
         };
-        let lane = |(log, start)| {
-            let source = Source::new(log, start, follow)?;
-            Ok(Lane {
-                position: source.position(),
-                source,
-                next: None,
-                ended: false,
-            })
+        let lanes = logs.into_iter().zip(starts);
+        let lanes = lanes.map(|(log, start)| Lane::new(log, start, follow));
+        let lanes = lanes.collect::<io::Result<_>>()?;
+        Ok(Self {
+            filter,
+            lanes,
+            newcomers: None,
+        })
+    }
+
+    /// Goes on for ever, and reads what comes of all other services too.
+    ///
+    /// # Errors
+    /// A directory or a file that cannot be read.
+    pub(crate) fn with_newcomers(mut self, dir: &Path) -> io::Result<Self> {
+        self.take_up_others(dir, source::Start::Newest)?;
+        self.newcomers = Some(Newcomers {
+            dir: dir.to_owned(),
+            looked: Instant::now(),
+        });
+        Ok(self)
+    }
+
+    /// Whether anybody has come.
+    fn look_for_newcomers(&mut self) -> io::Result<bool> {
+        let Some(mut newcomers) = self.newcomers.take() else {
+            return Ok(false);
         };
-        let lanes = logs.into_iter().zip(starts).map(lane).collect::<io::Result<_>>()?;
-        Ok(Self { filter, lanes })
+        let due = newcomers.looked.elapsed() >= LOOK_FOR_NEWCOMERS;
+        let before = self.lanes.len();
+        if due {
+            newcomers.looked = Instant::now();
+            // All that they have came after this reader.
+            self.take_up_others(&newcomers.dir, source::Start::Oldest(self.filter.since))?;
+        }
+        self.newcomers = Some(newcomers);
+        Ok(self.lanes.len() > before)
+    }
+
+    fn take_up_others(&mut self, dir: &Path, start: source::Start) -> io::Result<()> {
+        for name in services(dir)? {
+            if self.lanes.iter().all(|lane| lane.source.name() != name) {
+                self.lanes.push(Lane::new(Log::find(dir, &name)?, start, true)?);
+            }
+        }
+        Ok(())
     }
 
     /// Reads what there is, up to a bound. Waits for the disk, never for a writer.
@@ -278,7 +335,10 @@ impl Reader {
                 .filter(|lane| lane.next.is_some())
                 .min_by_key(|lane| lane.next.as_ref().map(|entry| entry.time));
             let Some((entry, lane)) = first.and_then(|lane| Some((lane.next.take()?, lane))) else {
-                let ended = self.lanes.iter().all(|lane| lane.ended);
+                if entries.is_empty() && self.look_for_newcomers()? {
+                    continue;
+                }
+                let ended = self.newcomers.is_none() && self.lanes.iter().all(|lane| lane.ended);
                 let then = if ended { Then::End } else { Then::Wait };
                 return Ok(Batch { entries, then });
             };

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
-use thead::control::{DataPiece, DataRevision, DataState, DataWorker, Problem};
+use thead::control::{DataOutcome, DataPiece, DataRevision, DataState, DataWorker, Problem};
 use thead::core::id::WorkerId;
 use thead::core::worker::Phase;
 use thead::data::{Change, Content, Event, Piece, Revision, Standing};
@@ -287,11 +287,7 @@ impl Hot {
             .filter(|(name, held)| held.plan.file.is_some() && !plans.contains_key(*name));
         let gone: Vec<_> = gone.map(|(name, _)| name.clone()).collect();
         for name in gone {
-            if let Some(held) = self.pieces.remove(&name) {
-                let _ = held.jobs.send(Job::Close);
-                self.closing.extend(held.task.map(|task| (name.clone(), task)));
-            }
-            service.close_data(&name);
+            self.close(&name, false, service);
         }
         for (name, held) in &mut self.pieces {
             let plan = plans.remove(name).unwrap_or_else(|| Plan {
@@ -307,6 +303,31 @@ impl Hot {
             self.add(plan, service.operator());
         }
         self.follow();
+    }
+
+    fn close(&mut self, name: &str, forget: bool, service: &mut Service) {
+        if let Some(held) = self.pieces.remove(name) {
+            let _ = held.jobs.send(Job::Close { forget });
+            self.closing.extend(held.task.map(|task| (name.to_owned(), task)));
+        }
+        service.close_data(name);
+    }
+
+    fn delete(&mut self, name: &Name, service: &mut Service) -> Answer {
+        let Some(held) = self.pieces.get(name.as_str()) else {
+            return Err(self.unknown(name));
+        };
+        if let Some(file) = &held.plan.file {
+            let text = format!("data {name} is what {} has, by the configuration", file.display());
+            return Err(problem("invalid", text, Some("take it out there, then: thead apply")));
+        }
+        self.close(name.as_str(), true, service);
+        Ok(to_json(&DataOutcome {
+            name: name.to_string(),
+            ok: true,
+            text: "deleted; workers that run keep what they have".into(),
+            ..DataOutcome::default()
+        }))
     }
 
     fn follow(&mut self) {
@@ -398,9 +419,10 @@ impl Hot {
     }
 
     /// Passes a question on; the answer comes by [`next`](Self::next), or at once.
-    pub(super) fn ask(&mut self, id: u64, ask: Ask, service: &Service) -> Option<Answer> {
+    pub(super) fn ask(&mut self, id: u64, ask: Ask, service: &mut Service) -> Option<Answer> {
         let name = match &ask {
             Ask::Status => return Some(Ok(to_json(&self.status(service)))),
+            Ask::Delete { name } => return Some(self.delete(name, service)),
             Ask::Get { name, .. } | Ask::History { name } | Ask::Rollback { name, .. } | Ask::Push { name, .. } => name,
         };
         if self.asked.len() >= ASKED {

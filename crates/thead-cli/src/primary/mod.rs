@@ -7,6 +7,8 @@ mod book;
 mod clock;
 mod data;
 
+use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -33,7 +35,7 @@ use crate::config::Name;
 use crate::control::PRIMARY_LISTENER;
 use crate::launch;
 use crate::log::{self, Writer};
-use crate::orphans;
+use crate::orphans::{self, Collector};
 use crate::program::Program;
 use crate::report::{Teller, Tone};
 use crate::role::{Order, Report, Spec, Status, Work};
@@ -129,7 +131,8 @@ async fn serve(listener: UnixListener) -> io::Result<()> {
         listener,
         told: Instant::now(),
         dirty: true,
-        come_back: false,
+        kept: BTreeMap::new(),
+        orphans: Collector::default(),
         calm: None,
         spec: *spec,
     };
@@ -227,7 +230,9 @@ struct Primary {
     log: Writer,
     /// What they are pushed.
     hot: Hot,
-    come_back: bool,
+    /// Limits that workers keep until a reload, by the change that is being made.
+    kept: BTreeMap<&'static str, String>,
+    orphans: Collector,
     /// When it has been calm for a while, after something had happened.
     calm: Option<Instant>,
 }
@@ -321,12 +326,7 @@ impl Primary {
                     self.calm = None;
                     thead::sys::rest::give_back();
                 }
-                Happened::Time => {
-                    if self.come_back {
-                        self.collect();
-                    }
-                    self.report();
-                }
+                Happened::Time => self.report(),
             }
         }
         self.end().await;
@@ -334,11 +334,7 @@ impl Primary {
     }
 
     async fn wait(&mut self, signals: &mut Signals) -> Happened {
-        let time = match (self.dirty && self.link.is_some(), self.come_back) {
-            (_, true) => Some(Instant::now() + TOGETHER),
-            (true, false) => Some(self.told + TOGETHER),
-            (false, false) => None,
-        };
+        let time = (self.dirty && self.link.is_some()).then(|| self.told + TOGETHER);
         let looks = self.clock.is_set() && !self.renewing;
         let due = looks.then(|| self.clock.deadline(&self.service.status())).flatten();
         tokio::select! {
@@ -350,6 +346,7 @@ impl Primary {
             heard = self.hot.next() => Happened::Data(heard),
             Some(Ok((id, result))) = self.works.join_next() => Happened::Worked(id, result),
             () = wait::until(time) => Happened::Time,
+            () = wait::until(self.orphans.due()) => Happened::Child,
             () = wait::until(due) => Happened::Due,
             () = wait::until(self.calm) => Happened::Calm,
         }
@@ -363,6 +360,7 @@ impl Primary {
                 self.dirty = true;
                 return false;
             }
+            ServiceEvent::LimitKept { limit, reason, .. } => drop(self.kept.insert(limit, reason.clone())),
             ServiceEvent::Life(Life::Spawned { worker, .. }) => self.hot.spawned(*worker),
             ServiceEvent::Life(Life::Ready { worker, .. }) => self.hot.ready(*worker, &self.service),
             ServiceEvent::Life(Life::Exited { worker, .. }) => self.hot.ended(*worker),
@@ -482,7 +480,7 @@ impl Primary {
 
     fn collect(&mut self) {
         let service = &self.service;
-        self.come_back = !orphans::collect(|pid| service.owns(pid));
+        self.orphans.collect(|pid| service.owns(pid));
     }
 
     fn obey(&mut self, event: ParentEvent) {
@@ -496,7 +494,7 @@ impl Primary {
                 self.work(id, work, sockets);
             }
             Ok(Order::Data { id, ask }) => {
-                if let Some(answer) = self.hot.ask(id, ask, &self.service) {
+                if let Some(answer) = self.hot.ask(id, ask, &mut self.service) {
                     self.send(&Report::Answer { id, answer });
                 }
             }
@@ -531,10 +529,17 @@ impl Primary {
                 }
             }
             Work::Change { spec } => {
-                let settings = match launch::settings_of(&spec, &self.program) {
+                let mut settings = match launch::settings_of(&spec, &self.program) {
                     Ok(settings) => settings,
                     Err(reason) => return self.answer(id, false, reason, Vec::new()),
                 };
+                // What is not configured any more, workers have no more.
+                for name in self.spec.config.env.keys() {
+                    if spec.config.is_hot(name) && !spec.config.env.contains_key(name) {
+                        settings.env.insert(name.clone(), None);
+                    }
+                }
+                self.kept.clear();
                 self.log.configure(launch::log_of(&spec.config.log));
                 self.clock = Clock::new(&spec.config.restart);
                 self.spec = *spec;
@@ -619,7 +624,7 @@ impl Primary {
                         let generation = self.book.generation(&self.service);
                         format!("reloaded, generation {generation} serves")
                     }
-                    Ended::Configured => "changed while it runs".to_owned(),
+                    Ended::Configured => self.configured(),
                     Ended::Scaled(1) => "1 worker".to_owned(),
                     Ended::Scaled(instances) => format!("{instances} workers"),
                     Ended::Renewed => "replaced".to_owned(),
@@ -632,6 +637,17 @@ impl Primary {
             }
             Err(error) => self.answer(id, false, format!("not done: {error}"), Vec::new()),
         }
+    }
+
+    fn configured(&mut self) -> String {
+        let mut text = "changed while it runs".to_owned();
+        for (limit, reason) in std::mem::take(&mut self.kept) {
+            let _ = write!(
+                text,
+                "; running workers keep their limit of {limit} until a reload: {reason}"
+            );
+        }
+        text
     }
 
     fn answer(&mut self, id: u64, ok: bool, text: String, last_lines: Vec<String>) {

@@ -86,6 +86,12 @@ impl Teller<'_> {
                 let details = json!({ "worker": worker.0, "resident": resident, "limit": limit });
                 (self.say)(Tone::Bad, text, "over_memory", details);
             }
+            ServiceEvent::LimitKept { worker, limit, reason } => (self.say)(
+                Tone::Bad,
+                format!("worker {worker} keeps its limit of {limit} until a reload: {reason}"),
+                "limit_kept",
+                json!({ "worker": worker.0, "limit": limit, "reason": reason }),
+            ),
             ServiceEvent::Stack { worker, frames } => {
                 let text = format!("worker {worker} was at{}", quote(frames));
                 (self.say)(

@@ -42,6 +42,14 @@ enum DataVerb {
         #[arg(long)]
         json: bool,
     },
+    /// Delete a piece that was pushed by hand, with its history. Workers that run keep what they have.
+    Delete {
+        #[command(flatten)]
+        piece: PieceArgs,
+        /// Report as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// List the last revisions.
     History {
         #[command(flatten)]
@@ -120,6 +128,10 @@ pub(crate) fn data(args: &DataArgs) -> ExitCode {
         DataVerb::Rollback { piece, to, json } => with_daemon(*json, async |daemon| {
             let rollback = DataRollback { to: *to };
             let outcome = daemon.roll_back_data(&piece.service, &piece.name, &rollback).await?;
+            Ok(tell(&outcome, *json))
+        }),
+        DataVerb::Delete { piece, json } => with_daemon(*json, async |daemon| {
+            let outcome = daemon.delete_data(&piece.service, &piece.name).await?;
             Ok(tell(&outcome, *json))
         }),
         DataVerb::History { piece, json } => with_daemon(*json, async |daemon| {

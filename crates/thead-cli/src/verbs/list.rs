@@ -106,7 +106,8 @@ fn table(services: &[Service], workers: bool) -> io::Result<()> {
     ];
     let now = millis_now();
     for service in services {
-        let cpu: f32 = service.workers.iter().map(|worker| worker.cpu_percent).sum();
+        // The sum of none is -0.
+        let cpu = 0.0 + service.workers.iter().map(|worker| worker.cpu_percent).sum::<f32>();
         rows.push([
             service.name.clone(),
             service.phase.as_str().to_owned(),

@@ -1,5 +1,6 @@
 //! What is said between the primary and a worker's preload (`preload.cjs`).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ const DRAIN: &str = "NODE_THEAD_DRAIN";
 const HAND_BACK: &str = "NODE_THEAD_HANDBACK";
 /// Tells it how often to say that the event loop turns, and says so.
 const BEAT: &str = "NODE_THEAD_BEAT";
+/// Tells it what has changed in `process.env`.
+const ENV: &str = "NODE_THEAD_ENV";
 
 /// What the preload says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +62,12 @@ impl Primary {
         // Less than a millisecond is no time for a timer of Node's.
         let every = if every.is_zero() { 0 } else { every.as_millis().max(1) };
         self.tell_preload(worker, &format!(r#"{{"cmd":"{BEAT}","every":{every}}}"#));
+    }
+
+    /// Has a worker with thead's preload change variables in `process.env`, or take away those without a value. A program that
+    /// has read them before does not notice.
+    pub fn change_env(&mut self, worker: WorkerId, env: &BTreeMap<&String, &Option<String>>) {
+        self.tell_preload(worker, &serde_json::json!({ "cmd": ENV, "env": env }).to_string());
     }
 
     pub(super) fn send_drain(&mut self, worker: WorkerId, hand_back: bool, lame_duck: Duration) {

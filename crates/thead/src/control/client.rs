@@ -209,6 +209,16 @@ impl Client {
             .await
     }
 
+    /// Deletes a piece that was pushed by hand, with its history. Workers that run keep what they have.
+    ///
+    /// # Errors
+    /// [`ClientError`]; one that is configured is refused.
+    pub async fn delete_data(&self, service: &str, name: &str) -> Result<DataOutcome, ClientError> {
+        let path = data_path(service, name);
+        let (response, _connection) = self.send(Method::DELETE, &path, Bytes::new(), JSON).await?;
+        decode(refusal(response).await?).await
+    }
+
     /// A conflict is an outcome too, if it has none of the marks of a problem.
     async fn post_for_outcome(&self, path: &str, body: &impl Serialize) -> Result<DataOutcome, ClientError> {
         let body = serde_json::to_vec(body).map_err(ClientError::broken)?;

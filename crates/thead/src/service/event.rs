@@ -84,6 +84,15 @@ pub enum ServiceEvent {
         /// What it may use.
         limit: u64,
     },
+    /// A limit has changed that cannot be changed for a worker that runs. It holds for those that are started from now on.
+    LimitKept {
+        /// Who keeps what it had.
+        worker: WorkerId,
+        /// Of what: `open files`, `processes`, `core files`, `priority` or `memory`.
+        limit: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// What a stuck Node worker was doing, before it is ended.
     Stack {
         /// Who.

@@ -64,7 +64,7 @@ impl Service {
     /// A group for a new worker, if there is a limit and one can be had.
     pub(super) fn memory_group(&mut self, id: WorkerId, command: &Command) -> Option<Group> {
         self.memory.kills = self.memory.kills.or_else(cgroup::own_oom_kills);
-        let limit = self.settings.memory?;
+        let limit = self.settings.limits.memory?;
         let find = || Groups::find(command.own_cgroup());
         let groups = self.memory.groups.get_or_insert_with(find).as_ref();
         let group = groups.map(|groups| groups.make(id.0, limit)).transpose();
@@ -79,8 +79,8 @@ impl Service {
     }
 
     /// Another limit holds.
-    pub(super) fn limit_anew(&mut self) {
-        let Some(limit) = self.settings.memory else {
+    pub(super) fn limit_memory_anew(&mut self) {
+        let Some(limit) = self.settings.limits.memory else {
             // A group that was made stays, with room for everything.
             for group in self.workers.values().filter_map(|worker| worker.group.as_ref()) {
                 let _ = group.set_limit(UNLIMITED);
@@ -88,11 +88,15 @@ impl Service {
             return self.memory.look = None;
         };
         let mut looked_at = false;
-        for worker in self.workers.values() {
+        for (id, worker) in &self.workers {
             match &worker.group {
                 Some(group) => {
                     if let Err(error) = group.set_limit(limit) {
-                        tracing::warn!(pid = worker.pid, %error, "a worker keeps its limit of memory");
+                        self.events.push_back(ServiceEvent::LimitKept {
+                            worker: *id,
+                            limit: "memory",
+                            reason: error.to_string(),
+                        });
                     }
                 }
                 None => looked_at = true,
@@ -111,7 +115,10 @@ impl Service {
     /// Time passed.
     pub(super) fn look_at_memory(&mut self) {
         let now = Instant::now();
-        let (Some(limit), Some(_)) = (self.settings.memory, self.memory.look.filter(|look| *look <= now)) else {
+        let (Some(limit), Some(_)) = (
+            self.settings.limits.memory,
+            self.memory.look.filter(|look| *look <= now),
+        ) else {
             return;
         };
         self.memory.look = Some(now + LOOK);

@@ -1,12 +1,13 @@
 //! What a service is made of, and how it is run.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use thead_core::probe;
 use thead_core::worker::Slot;
 
-use super::{Life, Prober};
+use super::{Life, Limits, Prober};
 use crate::channel::Handle;
 use crate::command::Command;
 use crate::output::Sink;
@@ -96,6 +97,9 @@ impl Sockets {
     }
 }
 
+/// Variables by name; one without a value is taken away. Those that are not named are left as they are.
+pub type Variables = BTreeMap<String, Option<String>>;
+
 /// How a service is run. All of it can be changed while it runs, by [`Operator::configure`](super::Operator::configure).
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -115,10 +119,11 @@ pub struct Settings {
     pub watch: probe::Config,
     /// Carries the probes of [`watch`](Self::watch) out. Without it there are none.
     pub prober: Option<Arc<dyn Prober>>,
-    /// How much memory one worker may use, with all that it has started, in bytes. Where a control group can be had the kernel
-    /// holds it and ends the worker ([`Failure::OutOfMemory`](thead_core::service::Failure::OutOfMemory)); elsewhere resident
-    /// memory is looked at each second, and a worker above it is replaced, new before old.
-    pub memory: Option<u64>,
+    /// What one worker may use.
+    pub limits: Limits,
+    /// Variables of workers, over those of their program. A change reaches Node workers with thead's preload while they run, in
+    /// `process.env`; others have it when they are started.
+    pub env: Variables,
     /// Before a Node worker that is stuck is ended it is asked what it is doing. For that its inspector opens for up to a
     /// second, on a port of 127.0.0.1 that any user of this machine may connect to. Default true.
     pub stacks: bool,
@@ -133,7 +138,8 @@ impl Default for Settings {
             stop_message: false,
             watch: probe::Config::default(),
             prober: None,
-            memory: None,
+            limits: Limits::default(),
+            env: Variables::new(),
             stacks: true,
         }
     }

@@ -118,6 +118,13 @@ impl Service {
             .clone();
         let beats = Beats::of(&program);
         let mut command = self.told_how_to_speak(&program, program.command_for(slot))?;
+        command = self.settings.limits.on(command);
+        for (name, value) in &self.settings.env {
+            command = match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         if !program.command.has_channel() {
             command = self.with_data(command);
         }

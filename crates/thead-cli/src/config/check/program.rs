@@ -87,7 +87,13 @@ impl Check<'_> {
             }
             _ => {}
         }
-        if runtime == Some(Runtime::Deno) && service.schedule == Schedule::Shared {
+        let hears = runtime == Some(Runtime::Node) && service.preload;
+        if !hears && !service.hot_env.is_empty() {
+            let message = "only Node with thead's preload can have other variables while it runs";
+            let mend = "leave it out, so that a change of `env` is a reload; or push what changes as `data`";
+            self.error(["hot-env"], message, mend);
+        }
+        if runtime == Some(Runtime::Deno) && matches!(service.schedule, Schedule::Shared | Schedule::Kernel) {
             let path = self.at(["schedule"]);
             let message = "Deno cannot accept from a socket that workers share: connections go round-robin";
             self.checked.note(path, message, None);

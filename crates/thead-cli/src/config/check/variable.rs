@@ -52,10 +52,19 @@ impl Check<'_> {
             let path = self.at(["instance-env"]);
             self.named(path, Spot::Value, name);
         }
-        for (index, name) in service.pass_env.iter().flatten().enumerate() {
+        self.patterns("pass-env", service.pass_env.as_deref().unwrap_or_default());
+        self.patterns("hot-env", &service.hot_env);
+        if let Some(name) = service.increment_env.as_ref().filter(|name| service.is_hot(name)) {
+            let message = format!("each worker has a {name} of its own, by `increment-env`: it cannot be one for all");
+            self.error(["hot-env"], message, "leave it out");
+        }
+    }
+
+    fn patterns(&mut self, key: &str, patterns: &[String]) {
+        for (index, name) in patterns.iter().enumerate() {
             let bare = name.strip_suffix('*').unwrap_or(name);
             if bare.contains(['*', '=', '\0']) || name.is_empty() {
-                let mut path = self.at(["pass-env"]);
+                let mut path = self.at([key]);
                 path.push(index.into());
                 let mend = "write its name; a * may stand at the end, for anything";
                 self.checked

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use regex::bytes::Regex;
 use thead::output::Stream;
 
-use super::kit::{PID, Scene, close, numbered, origin, patient, print, print_at, print_lines, text, texts};
+use super::kit::{PID, Scene, close, eventually, numbered, origin, patient, print, print_at, print_lines, text, texts};
 use crate::log::read::{Begin, Cursor, Entry, Filter, Query, Reader, Then};
 use crate::log::{Kind, Settings, Time, Writer};
 
@@ -181,6 +181,39 @@ async fn services_are_shown_together_by_time() {
         assert_eq!(read(Begin::Last(count)).0, all[300_usize.saturating_sub(count)..]);
     }
     assert_eq!(read(Begin::At(cursor)).0, []);
+}
+
+#[tokio::test]
+async fn who_follows_all_services_sees_those_that_come_later() {
+    let scene = Scene::new();
+    let query = || Query {
+        filter: Filter::default(),
+        begin: Begin::Last(0),
+        follow: true,
+    };
+    let old = Writer::open(scene.dir(), "old", patient()).unwrap();
+    print(&old.sink(), "before\n").await;
+    close(old).await;
+    let mut all = Reader::open(scene.dir(), &[], query())
+        .unwrap()
+        .with_newcomers(scene.dir())
+        .unwrap();
+    let mut named = Reader::open(scene.dir(), &["api".into()], query()).unwrap();
+    assert_eq!(all.read().unwrap().then, Then::Wait);
+    for name in ["api", "old", "web"] {
+        let writer = Writer::open(scene.dir(), name, patient()).unwrap();
+        print(&writer.sink(), format!("of {name}\n")).await;
+        close(writer).await;
+    }
+    let mut seen = Vec::new();
+    eventually("all three", || {
+        seen.extend(texts(&all.read().unwrap().entries));
+        (seen.len() >= 3).then_some(())
+    })
+    .await;
+    seen.sort();
+    assert_eq!(seen, ["of api", "of old", "of web"]);
+    assert_eq!(texts(&named.read().unwrap().entries), ["of api"]);
 }
 
 #[test]

@@ -155,7 +155,9 @@ impl Keeper {
                 });
                 found.await.map(|content| to_json(&content)).map_err(missing)
             }
-            Ask::Status | Ask::Push { .. } | Ask::Rollback { .. } => Err(problem("internal", "nothing is asked", None)),
+            Ask::Status | Ask::Push { .. } | Ask::Rollback { .. } | Ask::Delete { .. } => {
+                Err(problem("internal", "nothing is asked", None))
+            }
         }
     }
 }

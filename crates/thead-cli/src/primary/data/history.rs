@@ -247,6 +247,23 @@ impl History {
         self.file.save(&self.book)
     }
 
+    /// As [`close`](Self::close), and no content is left.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub(super) fn delete(&mut self) -> io::Result<()> {
+        let reserved = self.book.entries.last().map_or(0, |entry| entry.revision);
+        self.book = Book {
+            reserved: self.book.reserved.max(reserved),
+            closed: true,
+            ..Book::default()
+        };
+        self.file.save(&self.book)?;
+        self.tidy();
+        // Once more, for the one before this is kept as well.
+        self.file.save(&self.book)
+    }
+
     /// Whether the file had this content when it was in force last, or has it on trial.
     pub(super) fn has_file(&self, digest: u64) -> bool {
         let on_trial = self.find(|entry| entry.state == DataState::OnTrial);

@@ -62,8 +62,10 @@ pub(super) enum Job {
     /// It is configured otherwise.
     Configure(Box<Plan>),
     Ask(Ask, oneshot::Sender<Answer>),
-    /// The piece is no more.
-    Close,
+    /// The piece is no more. Its history is kept, unless somebody wants it gone.
+    Close {
+        forget: bool,
+    },
 }
 
 pub(super) type Answer = Result<Value, Problem>;
@@ -200,8 +202,9 @@ impl Keeper {
                     // Whoever does not wait does not want to know.
                     let _ = reply.send(answer);
                 }
-                Some(Job::Close) => {
-                    let done = self.disk(History::close).await;
+                Some(Job::Close { forget }) => {
+                    let close = if forget { History::delete } else { History::close };
+                    let done = self.disk(close).await;
                     self.complain("could not be closed", done);
                     let (dir, name) = (self.plan.files(), self.plan.name.to_string());
                     let removed = self.blocking(move || files::remove(&dir, &name)).await;
@@ -504,7 +507,7 @@ impl Keeper {
         let (new, shown) = match ask {
             Ask::Push { push, .. } => self.pushed(*push).await?,
             Ask::Rollback { to, .. } => (self.older(to.map(Revision)).await?, None),
-            Ask::Status | Ask::Get { .. } | Ask::History { .. } => return self.answer(ask).await,
+            Ask::Status | Ask::Get { .. } | Ask::History { .. } | Ask::Delete { .. } => return self.answer(ask).await,
         };
         let of_file = new.digest.is_some();
         let checked = match shown {
