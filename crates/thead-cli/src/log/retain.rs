@@ -1,7 +1,7 @@
 //! What becomes of files that were put aside: compressed, and deleted when there are too many.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -95,9 +95,12 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Bytes of a file that are read or written by one call.
+const AT_ONCE: usize = 128 << 10;
+
 /// Replaces a file by its compressed form. Killed at any point, one of the two is whole.
 fn compress(aside: &Aside) -> io::Result<()> {
-    let mut from = match File::open(&aside.path) {
+    let from = match File::open(&aside.path) {
         // Deleted meanwhile.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         from => from?,
@@ -119,9 +122,19 @@ fn compress(aside: &Aside) -> io::Result<()> {
     }
     let written = (|| {
         to.set_len(0)?;
-        let mut encoder = GzEncoder::new(&to, Compression::fast());
-        io::copy(&mut from, &mut encoder)?;
-        encoder.finish()?;
+        // `io::copy` would read a page or two at a time.
+        let mut from = BufReader::with_capacity(AT_ONCE, &from);
+        let mut encoder = GzEncoder::new(BufWriter::with_capacity(AT_ONCE, &to), Compression::fast());
+        loop {
+            let read = from.fill_buf()?;
+            if read.is_empty() {
+                break;
+            }
+            let count = read.len();
+            encoder.write_all(read)?;
+            from.consume(count);
+        }
+        encoder.finish()?.flush()?;
         to.sync_all()?;
         fs::rename(&part, &done)
     })();
