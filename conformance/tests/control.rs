@@ -148,6 +148,39 @@ fn resident(pid: u32) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
+/// What is refused is an object that says why.
+fn is_problem(answer: &str) {
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let problem: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"));
+    assert!(!problem["code"].as_str().unwrap().is_empty(), "{answer}");
+    assert!(!problem["message"].as_str().unwrap().is_empty(), "{answer}");
+}
+
+#[test]
+fn g40_streams_that_go_on_leave_room_for_whoever_wants_something() {
+    let daemon = Daemon::start();
+    let request = "GET /v1/events HTTP/1.1\r\nhost: thead\r\n\r\n";
+    let streams: Vec<_> = (0..60).map(|_| begin(&daemon, request)).collect();
+    let open = streams.iter().filter(|(_, status)| status == "HTTP/1.1 200").count();
+    let refused = streams.iter().filter(|(_, status)| status == "HTTP/1.1 429").count();
+    assert_eq!((open, refused), (48, 12));
+    daemon.ok(&["ls"]);
+    drop(streams);
+    eventually("room for another", || {
+        (begin(&daemon, request).1 == "HTTP/1.1 200").then_some(())
+    });
+    daemon.stop();
+}
+
+/// A connection, and how an answer begins that may go on for ever.
+fn begin(daemon: &Daemon, request: &str) -> (UnixStream, String) {
+    let mut stream = UnixStream::connect(daemon.socket()).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).unwrap();
+    (stream, String::from_utf8_lossy(&status).into_owned())
+}
+
 #[test]
 fn what_means_nothing_is_refused_and_changes_nothing() {
     let daemon = Daemon::start();
@@ -183,12 +216,25 @@ fn what_means_nothing_is_refused_and_changes_nothing() {
             422,
         ),
         ("/v1/nowhere", "{}", 404),
+        ("/v1/services", "{}", 405),
+        ("/v1/verbs/stop", "[[\"sleeper\"]]", 400),
     ] {
         let answer = post(&daemon, path, body);
         assert!(
             answer.starts_with(&format!("HTTP/1.1 {status}")),
             "{path} {body}: {answer}"
         );
+        is_problem(&answer);
+    }
+    for path in [
+        "/v1/events?since=abc",
+        "/v1/logs?lines=abc",
+        "/v1/services/sleeper?env=banana",
+        "/v1/services/%ff",
+    ] {
+        let answer = get(&daemon, path);
+        assert!(answer.starts_with("HTTP/1.1 400"), "{path}: {answer}");
+        is_problem(&answer);
     }
     let large = format!("{{\"targets\": [\"{}\"]}}", "x".repeat(2 << 20));
     let answer = post(&daemon, "/v1/verbs/stop", &large);

@@ -690,3 +690,84 @@ while True: time.sleep(1000)
     });
     daemon.stop();
 }
+
+#[test]
+fn a_failed_service_that_is_mended_is_started_by_apply() {
+    let daemon = with_server();
+    let port = free_port();
+    let broken =
+        json!({ "env": { "PORT": "not a port" }, "restart": { "intensity": { "restarts": 0, "period": "60s" } } });
+    let mended = json!({ "restart": { "intensity": { "restarts": 0, "period": "60s" } } });
+    configure(&daemon, &json!({ "service": { "web": server(port, broken) } }));
+    daemon.thead(&["apply", "thead.json"]).failed(1);
+    daemon.phase("web", "failed");
+    configure(&daemon, &json!({ "service": { "web": server(port, mended) } }));
+    daemon.ok(&["apply", "thead.json"]);
+    get(port, "/");
+    daemon.stop();
+}
+
+#[test]
+fn what_a_dead_worker_leaves_behind_is_killed_down_to_the_last_generation_and_told() {
+    let daemon = Daemon::start();
+    daemon.file(
+        "family.py",
+        "import subprocess, time
+subprocess.Popen(['sh', '-c', 'sleep 6001; true'])
+open('begun', 'w')
+time.sleep(6002)
+",
+    );
+    daemon.ok(&[
+        "start",
+        "--name",
+        "family",
+        "--set",
+        "ready.delay=0s",
+        "python3",
+        "family.py",
+    ]);
+    for _ in 0..3 {
+        let sleeps = || {
+            let all = daemon.census().processes();
+            all.iter().filter(|process| process.name == "sleep").count()
+        };
+        eventually("its family", || (sleeps() == 1).then_some(()));
+        let worker = daemon.pids("family")[0];
+        kill(worker, Signal::KILL);
+        eventually("another worker", || {
+            daemon.pids("family").first().copied().filter(|pid| *pid != worker)
+        });
+        eventually("one family alone", || (sleeps() == 1).then_some(()));
+    }
+    let told = daemon.events();
+    let told = told
+        .iter()
+        .filter(|event| event["text"].as_str().unwrap().contains("killed sleep"));
+    assert!(told.count() >= 2);
+    daemon.stop();
+}
+
+#[test]
+fn services_that_run_are_taken_up_though_the_state_is_lost() {
+    let mut daemon = with_server();
+    let port = free_port();
+    configure(&daemon, &json!({ "service": { "web": server(port, json!({})) } }));
+    daemon.ok(&["apply", "thead.json"]);
+    let pids = daemon.pids("web");
+    daemon.kill();
+    for file in ["services.json", "services.json.old"] {
+        let _ = std::fs::remove_file(daemon.home().join("state").join(file));
+    }
+    daemon.start_again();
+    daemon.phase("web", "ready");
+    assert_eq!(daemon.pids("web"), pids);
+    assert!(daemon.events().iter().any(|event| event["event"] == "recovered"));
+    // It is in the state again.
+    daemon.kill();
+    daemon.start_again();
+    daemon.phase("web", "ready");
+    assert!(!daemon.events().iter().any(|event| event["event"] == "recovered"));
+    daemon.stop();
+    assert!(try_get(port, "/").is_err());
+}

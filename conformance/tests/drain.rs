@@ -158,6 +158,28 @@ fn what_follows_an_early_answer_is_not_taken_for_a_request(runtime: Runtime) {
     ends(thead, client, new);
 }
 
+fn a_client_that_is_answered_before_it_has_asked_is_told_to_leave(runtime: Runtime) {
+    let mut thead = server(runtime, LISTEN).start();
+    let mut client = Client::connect(thead.ready(1));
+    let head = "PUT /early HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n";
+    client.write(head);
+    assert!(!client.answer().close);
+    begin(&mut thead);
+    // The rest of each request comes together with the next one, so that the connection is never idle.
+    let mut answers = 0;
+    loop {
+        client.write(&format!("1234567890{head}"));
+        answers += 1;
+        if client.answer().close {
+            break;
+        }
+        assert!(answers < 10, "it may go on for ever");
+    }
+    thead.next("reload_done");
+    assert!(thead.all("killing").is_empty(), "nobody was cut off");
+    thead.stop_cleanly();
+}
+
 fn half_of_a_pipelined_request_stays(runtime: Runtime) {
     let mut thead = server(runtime, LISTEN).start();
     let mut client = Client::connect(thead.ready(1));
@@ -356,6 +378,7 @@ on!(nodes: half_a_head_is_finished_where_it_began,
     requests_that_meet_a_connection_on_its_way_are_answered);
 on!([node18 Node18, node22 Node22, node26 Node26]: a_connection_without_a_byte_moves,
     what_follows_an_early_answer_is_not_taken_for_a_request,
+    a_client_that_is_answered_before_it_has_asked_is_told_to_leave,
     a_stream_of_events_runs_to_its_end,
     a_client_that_pipelines_without_end_lets_the_worker_leave,
     a_stop_that_overtakes_a_drain_loses_no_request,

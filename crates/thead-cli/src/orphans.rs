@@ -18,14 +18,62 @@ pub(crate) fn adopt() {
 #[derive(Debug, Default)]
 pub(crate) struct Collector {
     again: Option<Instant>,
+    /// Process groups of workers that have ended lately.
+    ended: Vec<Ended>,
 }
+
+#[derive(Debug)]
+struct Ended {
+    group: u32,
+    at: Instant,
+    /// Who was killed in it.
+    killed: Vec<i32>,
+}
+
+/// For so long after the end of a worker those of its group are killed that turn up when their parents are.
+const AFTERMATH: Duration = Duration::from_secs(5);
 
 /// Until a process of our own is collected that has ended and hides others.
 const COME_BACK: Duration = Duration::from_millis(10);
 
 impl Collector {
-    pub(crate) fn collect(&mut self, owns: impl Fn(u32) -> bool) {
-        self.again = (!collect(owns)).then(|| Instant::now() + COME_BACK);
+    /// Collects those that have ended, and kills what is left of workers that have; says what it was.
+    pub(crate) fn collect(&mut self, owns: impl Fn(u32) -> bool) -> Vec<String> {
+        self.again = (!collect(&owns)).then(|| Instant::now() + COME_BACK);
+        self.kill_rest(owns)
+    }
+
+    /// Kills what an ended worker left behind in its process group, and says what it was.
+    pub(crate) fn worker_ended(&mut self, pid: u32, owns: impl Fn(u32) -> bool) -> Vec<String> {
+        self.ended.push(Ended {
+            group: pid,
+            at: Instant::now(),
+            killed: Vec::new(),
+        });
+        self.kill_rest(owns)
+    }
+
+    fn kill_rest(&mut self, owns: impl Fn(u32) -> bool) -> Vec<String> {
+        // A pid that came round again may lead a group of ours.
+        self.ended
+            .retain(|ended| ended.at.elapsed() < AFTERMATH && !owns(ended.group));
+        let mut names = Vec::new();
+        if self.ended.is_empty() {
+            return names;
+        }
+        for orphan in reap::orphans(|pid| owns(pid.unsigned_abs())).unwrap_or_default() {
+            let group = orphan.group.unsigned_abs();
+            let Some(ended) = self.ended.iter_mut().find(|ended| ended.group == group) else {
+                continue;
+            };
+            if !ended.killed.contains(&orphan.pid) {
+                ended.killed.push(orphan.pid);
+                names.push(format!("{} (pid {})", name_of(orphan.pid), orphan.pid));
+            }
+        }
+        let doomed = |orphan: &reap::Orphan| self.ended.iter().any(|ended| ended.killed.contains(&orphan.pid));
+        let _ = reap::kill_orphans(|pid| owns(pid.unsigned_abs()), doomed);
+        names
     }
 
     /// When to collect again, though no signal comes.
@@ -43,12 +91,6 @@ fn collect(owns: impl Fn(u32) -> bool) -> bool {
             Ok(Peek::Nothing) | Err(_) => return true,
         }
     }
-}
-
-/// Kills what an ended worker left behind in its process group.
-pub(crate) fn kill_group(group: u32, owns: impl Fn(u32) -> bool) {
-    let same = |orphan: &reap::Orphan| orphan.group.unsigned_abs() == group;
-    let _ = reap::kill_orphans(|pid| owns(pid.unsigned_abs()), same);
 }
 
 /// Whether a process was started for a service: its environment says so, unless it was changed.

@@ -54,6 +54,8 @@ pub(crate) enum Ask {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Work {
+    /// Tell how it is, now.
+    Tell,
     /// End. The primary exits after its answer.
     Stop {
         now: bool,
@@ -85,6 +87,8 @@ pub(crate) enum Work {
 pub(crate) enum Report {
     /// How the service is now. The first report to each control, and again whenever it has changed.
     Status(Box<Status>),
+    /// What it runs. Follows the first status to each control but the first.
+    Spec(Box<Spec>),
     /// The sockets that it has, as descriptors. Follows the first status to each control but the first.
     Sockets(Names),
     /// Something happened.

@@ -435,13 +435,11 @@ async fn serve(
             },
             signal = signals.next() => watch.obey(signal, &service, &reporter),
             Some(event) = async { Some(log.as_mut()?.next().await) } => reporter.warning(&event.to_string()),
-            () = wait::until(watch.orphans.due()) => watch.collect(&service),
+            () = wait::until(watch.orphans.due()) => watch.collect(&service, &reporter),
         }
     };
     drop(service);
-    for name in orphans::kill_all() {
-        reporter.warning(&format!("killed {name}, which a worker had left behind"));
-    }
+    tell_killed(&reporter, &orphans::kill_all());
     reporter.leave_log();
     if let Some(log) = log
         && !log.close(LOG_PATIENCE).await
@@ -454,6 +452,12 @@ async fn serve(
 
 /// How long the end waits for workers that do not close their streams, and for a disk that does not write the log.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
+
+fn tell_killed(reporter: &Reporter, killed: &[String]) {
+    for name in killed {
+        reporter.warning(&format!("killed {name}, which a worker had left behind"));
+    }
+}
 
 /// What is remembered between events.
 #[derive(Default)]
@@ -493,12 +497,13 @@ impl Watch {
                 operator.stop_now();
             }
             Heard::PassOn(number) => drop(operator.signal(number)),
-            Heard::Child => self.collect(service),
+            Heard::Child => self.collect(service, reporter),
         }
     }
 
-    fn collect(&mut self, service: &Service) {
-        self.orphans.collect(|pid| service.owns(pid));
+    fn collect(&mut self, service: &Service, reporter: &Reporter) {
+        let killed = self.orphans.collect(|pid| service.owns(pid));
+        tell_killed(reporter, &killed);
     }
 
     /// The exit code, once it is over.
@@ -514,7 +519,8 @@ impl Watch {
                 ..
             }) => {
                 if let Some(pid) = self.pids.remove(worker) {
-                    orphans::kill_group(pid, |pid| service.owns(pid));
+                    let killed = self.orphans.worker_ended(pid, |pid| service.owns(pid));
+                    tell_killed(reporter, &killed);
                 }
                 if !expected {
                     self.last = Some((*worker, *status));

@@ -37,7 +37,7 @@ const UNIT: &str = "thead.service";
 /// The unit: control alone is started, watched and ended by systemd. Services outlive it, and the next control finds them.
 fn unit(exe: &Path, user: bool) -> String {
     let mut unit = String::from(
-        "[Unit]\nDescription=thead, services that stay up\nDocumentation=man:thead(1)\n\
+        "[Unit]\nDescription=thead, services that stay up\n\
          After=network-online.target\nWants=network-online.target\nStartLimitIntervalSec=0\n\n\
          [Service]\nType=notify\nNotifyAccess=main\n",
     );

@@ -70,6 +70,9 @@ pub(crate) struct EventsArgs {
     /// Begin with the events that the daemon remembers.
     #[arg(long)]
     all: bool,
+    /// Go on as they come, which is what it does anyway.
+    #[arg(short, long, conflicts_with = "no_follow")]
+    follow: bool,
     /// End with the last of them, and do not wait for more.
     #[arg(long, requires = "all")]
     no_follow: bool,
@@ -132,6 +135,9 @@ pub(crate) fn events(args: &EventsArgs) -> ExitCode {
             let mut out = io::stdout().lock();
             let written = if args.json {
                 writeln!(out, "{}", serde_json::to_string(&event).unwrap_or_default())
+            } else if event.text.is_empty() {
+                // For programs: what follows says it to people.
+                continue;
             } else {
                 writeln!(out, "{} {}", clock(event.time), sentence(&event))
             };

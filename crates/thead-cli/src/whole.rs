@@ -86,9 +86,9 @@ impl Whole {
         file.write_all(head.as_bytes())?;
         file.write_all(&body)?;
         file.sync_all()?;
-        match fs::rename(&self.path, self.with(".old")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        // One that is damaged must not take the place of the good one before it.
+        if fs::read(&self.path).is_ok_and(|bytes| self.checked(&bytes).is_some()) {
+            fs::rename(&self.path, self.with(".old"))?;
         }
         fs::rename(&new, &self.path)?;
         match self.path.parent() {

@@ -19,8 +19,9 @@ use tokio::net::TcpStream;
 
 use crate::sys::pidfd;
 
-/// How long it is tried.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+/// How long it is tried, at least and at most: who does not speak by then is ended without.
+pub(crate) const LEAST: Duration = Duration::from_millis(500);
+pub(crate) const MOST: Duration = Duration::from_millis(1500);
 /// How often it is looked whether the inspector has opened.
 const LOOK: Duration = Duration::from_millis(10);
 /// Frames that are told.
@@ -44,7 +45,7 @@ pub(crate) fn is_chatter(line: &str) -> bool {
 ///
 /// # Errors
 /// It says nothing in time, or something else than an inspector does.
-pub(crate) async fn stack(process: impl AsFd, pid: u32) -> io::Result<Vec<String>> {
+pub(crate) async fn stack(process: impl AsFd, pid: u32, patience: Duration) -> io::Result<Vec<String>> {
     let asked = async {
         let before = listening(pid)?;
         pidfd::send_signal(process, libc::SIGUSR1)?;
@@ -75,7 +76,7 @@ pub(crate) async fn stack(process: impl AsFd, pid: u32) -> io::Result<Vec<String
         }
     };
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, "its inspector did not answer");
-    tokio::time::timeout(PATIENCE, asked).await.map_err(late)?
+    tokio::time::timeout(patience, asked).await.map_err(late)?
 }
 
 /// The TCP sockets on 127.0.0.1 that a process listens on: inode and address.

@@ -119,6 +119,7 @@ function expectNextRequest(handle) {
   setTimeout(() => { if (socket.bytesRead === 0) socket.destroy(); }, limit).unref();
 }
 
+const PATIENCE = 5000; // ms; a connection that was never idle for so long is closed after its next answer
 const POLL = 20; // ms; for what becomes idle otherwise than by the end of a response
 const WINDOW = 64; // connections on their way to the primary; the others are still served here
 
@@ -127,15 +128,20 @@ function drain({ handBack = false, lameDuck = 0 }, known, sessions, { close, sen
   const homes = new Map(); // HTTP server → where the primary finds its listener, or undefined
   const leaving = new Set(); // connections on their way to the primary
   const traffic = new WeakMap(); // connection → bytes that went over it when it was last looked at
+  const early = new WeakSet(); // connections that were answered before their request had come
+  const patience = Date.now() + PATIENCE;
   let waiting = 1; // servers that still have connections, those connections, and this function
   let sweeping = false;
   let nextClose = Date.now() + lameDuck;
 
   subscribe('http.server.request.start', ({ server, socket, response }) => {
-    if (!home(server, socket)) response.shouldKeepAlive = false;
+    if (!home(server, socket) || early.has(socket) || Date.now() > patience) response.shouldKeepAlive = false;
   });
-  subscribe('http.server.response.finish', ({ server, socket }) => {
-    if (home(server, socket)) sweepSoon();
+  subscribe('http.server.response.finish', ({ request, server, socket }) => {
+    if (!home(server, socket)) return;
+    // The rest of it may come together with the next request: then it is never idle, and its client is asked to leave.
+    if (!request.complete) early.add(socket);
+    sweepSoon();
   });
 
   for (const server of known) {

@@ -242,8 +242,8 @@ pub(crate) enum Ready {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(crate) struct Live {
-    /// How often a worker must show that its event loop turns: Node by the preload, others by `WATCHDOG=1`. It is taken as
-    /// stuck after two. Default: 5 s for Node with the preload, off for others; 0 is off.
+    /// How often a worker must show that its event loop turns: Node by the preload, others by `WATCHDOG=1`. One that
+    /// does not is replaced within two. Default: 5 s for Node with the preload, off for others; 0 is off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) heartbeat: Option<Span>,
     /// A URL that must answer with 2xx or 3xx.

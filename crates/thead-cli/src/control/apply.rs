@@ -56,7 +56,8 @@ impl Registry {
             let (registry, start) = (Arc::clone(self), apply.start);
             waiting.spawn(async move {
                 if let Some((saved, effect, keys)) = change {
-                    let runs = handle.view.borrow().saved.running;
+                    // One that has failed should run, and does not.
+                    let runs = handle.view.borrow().service.primary.is_some();
                     let mut outcome = handle.order(Task::Configure { saved, effect }).await;
                     if !outcome.ok || runs || !start {
                         let keys = keys.join(", ");

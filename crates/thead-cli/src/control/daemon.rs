@@ -110,7 +110,14 @@ async fn run(umask: u32) -> io::Result<()> {
         ),
         _ => with(&state_dir, error),
     })?;
-    let found = store.load()?;
+    let found = store.load().map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => {
+            let text = "move it and the one before it (.old) away and start again: what runs is found by its primaries, the rest \
+                        by `thead apply`";
+            io::Error::new(error.kind(), format!("{error}, and so is the one before it; {text}"))
+        }
+        _ => error,
+    })?;
     let shared = Arc::new(Shared {
         journal: Journal::default(),
         run_dir: run_dir.clone(),
@@ -129,7 +136,16 @@ async fn run(umask: u32) -> io::Result<()> {
             .journal
             .tell(event("", "warning", true, text, serde_json::json!({})));
     }
-    let registry = Registry::new(Arc::clone(&shared), store, found.services);
+    let mut services = found.services;
+    for saved in super::recover::unknown(&run_dir, &services).await {
+        let text = "runs and is not in the state: it is taken up as its primary has it";
+        eprintln!("thead: {}: {text}", saved.name);
+        let event = event(saved.name.as_str(), "recovered", true, text, serde_json::json!({}));
+        shared.journal.tell(event);
+        services.push(saved);
+    }
+    let registry = Registry::new(Arc::clone(&shared), store, services);
+    shared.changed();
 
     let socket = run_dir.join("control.sock");
     // The lock says that nobody listens there.
@@ -200,8 +216,8 @@ async fn until_told(registry: &Arc<Registry>, end: &tokio::sync::Notify) -> io::
             _ = interrupt.recv() => break true,
             () = end.notified() => break false,
             _ = hangup.recv() => {}
-            _ = child.recv() => orphans.collect(own),
-            () = crate::wait::until(orphans.due()) => orphans.collect(own),
+            _ = child.recv() => drop(orphans.collect(own)),
+            () = crate::wait::until(orphans.due()) => drop(orphans.collect(own)),
         }
     };
     let _ = crate::notify::stopping();

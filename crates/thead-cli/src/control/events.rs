@@ -6,6 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use thead::control::Event;
 use tokio::sync::broadcast;
 
+use crate::told::millis_now;
+
 /// Events that are remembered for those who ask what was before.
 const REMEMBERED: usize = 1024;
 /// Events that a watcher may be behind; then it misses some, and is told so.
@@ -17,7 +19,7 @@ pub(crate) struct Journal {
     live: broadcast::Sender<Event>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Past {
     last: u64,
     events: VecDeque<Event>,
@@ -26,7 +28,11 @@ struct Past {
 impl Default for Journal {
     fn default() -> Self {
         Self {
-            past: Mutex::default(),
+            // Above those of any daemon before, so that who was told of those misses nothing of this one.
+            past: Mutex::new(Past {
+                last: millis_now(),
+                events: VecDeque::new(),
+            }),
             live: broadcast::Sender::new(BEHIND),
         }
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use thead::control::Problem;
 
 use super::registry::problem;
-use super::server::{PIECES, Server, event_stream, refused};
+use super::server::{PIECES, Server, event_stream, held, refused};
 use crate::log::read::{Begin, Filter, Query as Wanted, Reader, Stream};
 use crate::log::{Kind, Time};
 
@@ -38,6 +38,10 @@ pub(super) async fn logs(State(server): State<Server>, Query(wish): Query<Wish>,
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let (names, wanted) = match understand(&server, &wish, last) {
         Ok(understood) => understood,
+        Err(problem) => return refused(problem),
+    };
+    let room = match server.stream() {
+        Ok(room) => room,
         Err(problem) => return refused(problem),
     };
     let dir = server.registry.shared.log_dir.clone();
@@ -88,7 +92,7 @@ pub(super) async fn logs(State(server): State<Server>, Query(wish): Query<Wish>,
             }
         }
     });
-    event_stream(body)
+    event_stream(held(body, room))
 }
 
 fn understand(server: &Server, wish: &Wish, last: Option<&str>) -> Result<(Vec<String>, Wanted), Problem> {

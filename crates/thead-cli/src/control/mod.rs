@@ -12,6 +12,7 @@ mod events;
 mod group;
 mod logs;
 mod openapi;
+mod recover;
 mod registry;
 mod sample;
 mod server;
@@ -33,6 +34,9 @@ use tokio::sync::Notify;
 
 use crate::config;
 use crate::role::Status;
+
+/// How the sockets of primaries end, in the directory of sockets.
+const PRIMARY: &str = ".primary";
 
 /// The directory within that of the state which has one for the data of each service.
 const DATA: &str = "data";

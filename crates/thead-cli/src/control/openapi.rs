@@ -24,7 +24,9 @@ pub(crate) fn document() -> Value {
             "title": "thead",
             "version": env!("CARGO_PKG_VERSION"),
             "description": "The control socket of the thead daemon: HTTP/1.1 over a Unix socket that only its owner and \
-                root can use. Every problem is an object with `code`, `message` and perhaps `hint`. Fields may be added; \
+                root can use. Every problem is an object with `code`, `message` and perhaps `hint`: 400 of a request that \
+                means nothing, 404, 405, 408 and 413 of one that came too slowly or is too large, 409 and 422 as they are \
+                told below, 429 of one stream too many. Fields may be added; \
                 what is there keeps its meaning within /v1.",
             "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
         },

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use thead::control::{Description, Order, Outcome, Outcomes, Phase, Problem, Service, Verb};
 use tokio::sync::watch;
@@ -39,6 +40,9 @@ type Targets = BTreeMap<Name, BTreeSet<Part>>;
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// How long a primary may take to say how it is, until what it said last is shown.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 impl Registry {
     /// Takes care of all that was saved, and starts what should run.
@@ -130,13 +134,15 @@ impl Registry {
     }
 
     /// Everything about one service.
-    pub(crate) fn describe(&self, name: &str, env: bool) -> Result<Description, Problem> {
+    pub(crate) async fn describe(&self, name: &str, env: bool) -> Result<Description, Problem> {
         let unknown = || self.unknown(name);
         let handle = name
             .parse()
             .ok()
             .and_then(|name| self.handle(&name))
             .ok_or_else(unknown)?;
+        // Its primary does not tell of each line that it has written.
+        let _ = tokio::time::timeout(PATIENCE, handle.order(Task::Work(Work::Tell))).await;
         let view = handle.view.borrow().clone();
         let mut config = view.saved.config.clone();
         if !env {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -22,11 +22,14 @@ use serde::de::DeserializeOwned;
 use thead::control::{Apply, Event, Order, Outcomes, Problem, Verb, Version};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::registry::{Registry, problem};
 
 /// Connections of one user at a time; further ones are closed.
 const CONNECTIONS: usize = 64;
+/// Of those, streams that go on: the others are for whoever wants something.
+const STREAMS: usize = 48;
 /// How long a request may take to arrive, head and body.
 const ARRIVAL: Duration = Duration::from_secs(5);
 /// The longest body of a request, in bytes.
@@ -42,14 +45,24 @@ pub(crate) struct Server {
     version: Arc<Version>,
     /// Told when everything is stopped and the daemon is to end.
     end: Arc<tokio::sync::Notify>,
+    streams: Arc<Semaphore>,
 }
 
 impl Server {
+    /// Room for a stream that goes on.
+    pub(super) fn stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            let text = format!("{STREAMS} streams of events and logs are open already");
+            problem("too-many", text, Some("close some"))
+        })
+    }
+
     pub(crate) fn new(registry: Arc<Registry>, version: Version, end: Arc<tokio::sync::Notify>) -> Self {
         Self {
             registry,
             version: Arc::new(version),
             end,
+            streams: Arc::new(Semaphore::new(STREAMS)),
         }
     }
 
@@ -82,6 +95,14 @@ impl Server {
                 let hint = "docs/openapi.json has what there is";
                 refuse(StatusCode::NOT_FOUND, problem("not-found", "no such path", Some(hint)))
             })
+            .method_not_allowed_fallback(async || {
+                let hint = "docs/openapi.json has what there is";
+                refuse(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    problem("invalid", "this path has no such method", Some(hint)),
+                )
+            })
+            .layer(axum::middleware::map_response(as_problem))
             .with_state(self);
         let counts = Arc::new(Mutex::new(HashMap::<u32, usize>::new()));
         loop {
@@ -144,6 +165,20 @@ impl Drop for Guest {
     }
 }
 
+/// What axum itself refuses is told in words of its own.
+async fn as_problem(response: Response) -> Response {
+    let headers = response.headers();
+    let plain = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if !response.status().is_client_error() || !plain {
+        return response;
+    }
+    let (status, body) = (response.status(), response.into_body());
+    let text = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    refuse(status, problem("invalid", String::from_utf8_lossy(&text), None))
+}
+
 pub(super) fn refuse(status: StatusCode, problem: Problem) -> Response {
     json(status, &problem)
 }
@@ -157,6 +192,7 @@ pub(super) fn refused(problem: Problem) -> Response {
     let status = match problem.code.as_str() {
         "not-found" => StatusCode::NOT_FOUND,
         "busy" => StatusCode::CONFLICT,
+        "too-many" => StatusCode::TOO_MANY_REQUESTS,
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     };
     refuse(status, problem)
@@ -175,12 +211,20 @@ pub(super) async fn body<T: DeserializeOwned>(request: Request, limit: usize) ->
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("the request could not be read: {error}; at most {limit} bytes"),
         )),
-        Ok(Ok(body)) => serde_json::from_slice(&body.to_bytes()).map_err(|error| {
-            bad(
-                StatusCode::BAD_REQUEST,
-                format!("the request is not as expected: {error}"),
-            )
-        }),
+        Ok(Ok(body)) => {
+            let body = body.to_bytes();
+            let unexpected = |what: String| {
+                bad(
+                    StatusCode::BAD_REQUEST,
+                    format!("the request is not as expected: {what}"),
+                )
+            };
+            // A list of values in their order would do for serde.
+            if !body.trim_ascii_start().starts_with(b"{") {
+                return Err(unexpected("it is no object".into()));
+            }
+            serde_json::from_slice(&body).map_err(|error| unexpected(error.to_string()))
+        }
     }
 }
 
@@ -199,7 +243,7 @@ struct Describe {
 }
 
 async fn describe(State(server): State<Server>, Path(name): Path<String>, Query(query): Query<Describe>) -> Response {
-    match server.registry.describe(&name, query.env) {
+    match server.registry.describe(&name, query.env).await {
         Ok(description) => json(StatusCode::OK, &description),
         Err(problem) => refused(problem),
     }
@@ -216,6 +260,10 @@ async fn events(State(server): State<Server>, Query(query): Query<Since>, header
     let last = headers
         .get("last-event-id")
         .and_then(|id| id.to_str().ok()?.parse().ok());
+    let room = match server.stream() {
+        Ok(room) => room,
+        Err(problem) => return refused(problem),
+    };
     let (past, live) = server.registry.shared.journal.watch(last.or(query.since));
     let (sender, body) = Channel::new(PIECES);
     tokio::spawn(async move {
@@ -229,10 +277,21 @@ async fn events(State(server): State<Server>, Query(query): Query<Since>, header
             stream.follow(|_| true, std::future::pending::<()>()).await;
         }
     });
-    event_stream(body)
+    event_stream(held(body, room))
 }
 
-pub(super) fn event_stream(body: Channel<Bytes, Infallible>) -> Response {
+/// A stream that takes room until its client is gone.
+pub(super) fn held(
+    body: Channel<Bytes, Infallible>,
+    room: OwnedSemaphorePermit,
+) -> impl HttpBody<Data = Bytes, Error = Infallible> {
+    body.map_frame(move |frame| {
+        let _ = &room;
+        frame
+    })
+}
+
+pub(super) fn event_stream(body: impl HttpBody<Data = Bytes, Error = Infallible> + Send + 'static) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),

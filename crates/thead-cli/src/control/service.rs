@@ -458,6 +458,8 @@ impl Care {
         };
         match message.parse::<Report>() {
             Ok(Report::Status(status)) => self.note(*status),
+            // Known.
+            Ok(Report::Spec(_)) => {}
             Ok(Report::Sockets(names)) => self.sockets = Bound::received(names, handles),
             Ok(Report::Event(event)) => self.shared.journal.tell(event),
             Ok(Report::Done { id, outcome }) => {
@@ -605,7 +607,7 @@ impl Care {
     }
 
     fn socket_path(&self) -> PathBuf {
-        self.shared.run_dir.join(format!("{}.primary", self.name()))
+        self.shared.run_dir.join(format!("{}{}", self.name(), super::PRIMARY))
     }
 
     /// Takes over the primary that an earlier control has left.

@@ -114,6 +114,22 @@ mod tests {
     }
 
     #[test]
+    fn g27_a_damaged_state_never_takes_the_place_of_a_good_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.save(&[service("a")]).unwrap();
+        store.save(&[service("a"), service("b")]).unwrap();
+        fs::write(dir.path().join(CURRENT), "thead-state 1 cut").unwrap();
+        store.save(&[service("c")]).unwrap();
+        assert_eq!(store.load().unwrap().services, [service("c")]);
+        // Damaged once more: the one before the damage is still there.
+        fs::write(dir.path().join(CURRENT), "").unwrap();
+        let found = store.load().unwrap();
+        assert_eq!(found.services, [service("a")]);
+        assert!(found.damage.is_some());
+    }
+
+    #[test]
     fn g27_a_state_cut_at_any_byte_gives_way_to_the_one_before() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();

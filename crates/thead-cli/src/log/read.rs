@@ -279,20 +279,17 @@ impl Reader {
         Ok(self)
     }
 
-    /// Whether anybody has come.
-    fn look_for_newcomers(&mut self) -> io::Result<bool> {
-        let Some(mut newcomers) = self.newcomers.take() else {
-            return Ok(false);
+    fn look_for_newcomers(&mut self) -> io::Result<()> {
+        let Some(Newcomers { dir, looked }) = &mut self.newcomers else {
+            return Ok(());
         };
-        let due = newcomers.looked.elapsed() >= LOOK_FOR_NEWCOMERS;
-        let before = self.lanes.len();
-        if due {
-            newcomers.looked = Instant::now();
-            // All that they have came after this reader.
-            self.take_up_others(&newcomers.dir, source::Start::Oldest(self.filter.since))?;
+        if looked.elapsed() < LOOK_FOR_NEWCOMERS {
+            return Ok(());
         }
-        self.newcomers = Some(newcomers);
-        Ok(self.lanes.len() > before)
+        *looked = Instant::now();
+        let dir = dir.clone();
+        // All that they have came after this reader.
+        self.take_up_others(&dir, source::Start::Oldest(self.filter.since))
     }
 
     fn take_up_others(&mut self, dir: &Path, start: source::Start) -> io::Result<()> {
@@ -309,6 +306,7 @@ impl Reader {
     /// # Errors
     /// A file that cannot be read.
     pub(crate) fn read(&mut self) -> io::Result<Batch> {
+        self.look_for_newcomers()?;
         let mut entries = Vec::new();
         let mut bytes = 0;
         while entries.len() < BATCH && bytes < BATCH_BYTES {
@@ -335,9 +333,6 @@ impl Reader {
                 .filter(|lane| lane.next.is_some())
                 .min_by_key(|lane| lane.next.as_ref().map(|entry| entry.time));
             let Some((entry, lane)) = first.and_then(|lane| Some((lane.next.take()?, lane))) else {
-                if entries.is_empty() && self.look_for_newcomers()? {
-                    continue;
-                }
                 let ended = self.newcomers.is_none() && self.lanes.iter().all(|lane| lane.ended);
                 let then = if ended { Then::End } else { Then::Wait };
                 return Ok(Batch { entries, then });

@@ -311,11 +311,13 @@ impl Primary {
                     // The newest control is the one.
                     self.link = Some(link?);
                     self.report();
+                    self.send(&Report::Spec(Box::new(self.spec.clone())));
                     self.show_sockets();
                 }
                 Happened::Told(work) => self.work(0, work, None),
                 Happened::Worked(id, result) => self.worked(id, result),
                 Happened::Log(said) => {
+                    self.dirty = true;
                     let bad = !matches!(said, log::Event::Recovered { .. });
                     self.tell("log", bad, said.to_string());
                 }
@@ -393,7 +395,8 @@ impl Primary {
                 .map(|ended| ended.pid);
             if let Some(pid) = pid {
                 let service = &self.service;
-                orphans::kill_group(pid, |pid| service.owns(pid));
+                let killed = self.orphans.worker_ended(pid, |pid| service.owns(pid));
+                self.tell_killed(killed);
             }
         }
         over
@@ -480,7 +483,15 @@ impl Primary {
 
     fn collect(&mut self) {
         let service = &self.service;
-        self.orphans.collect(|pid| service.owns(pid));
+        let killed = self.orphans.collect(|pid| service.owns(pid));
+        self.tell_killed(killed);
+    }
+
+    fn tell_killed(&mut self, killed: Vec<String>) {
+        for name in killed {
+            let text = format!("killed {name}, which a worker had left behind");
+            self.tell("warning", true, text);
+        }
     }
 
     fn obey(&mut self, event: ParentEvent) {
@@ -554,6 +565,10 @@ impl Primary {
                     None => operator.signal(signal),
                 };
                 self.await_reply(id, Ended::Signalled, reply);
+            }
+            Work::Tell => {
+                self.report();
+                self.answer(id, true, "told".into(), Vec::new());
             }
             Work::Reopen => {
                 self.log.reopen();
@@ -671,13 +686,7 @@ impl Primary {
             None => Vec::new(),
         };
         left.extend(orphans::kill_all());
-        for name in left {
-            self.tell(
-                "warning",
-                true,
-                format!("killed {name}, which a worker had left behind"),
-            );
-        }
+        self.tell_killed(left);
         // The last of what workers printed is on disk before anybody hears that it is over.
         let Self { service, log, link, .. } = self;
         drop(service);

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Args;
-use thead::control::{Description, Exit, Phase, Service, Worker};
+use thead::control::{ClientError, Description, Exit, Phase, Problem, Service, Worker};
 
 use super::{print_json, with_daemon};
 use crate::text::plain;
@@ -49,12 +49,21 @@ pub(crate) struct WhyArgs {
 pub(crate) fn list(args: &ListArgs) -> ExitCode {
     with_daemon(args.json || args.pm2_json, async |daemon| {
         let mut services = daemon.services().await?;
+        let is_meant = |service: &Service, target: &String| {
+            *target == service.name || *target == service.namespace || target == "all"
+        };
+        for target in &args.targets {
+            if target != "all" && !services.iter().any(|service| is_meant(service, target)) {
+                let problem = Problem {
+                    code: "not-found".into(),
+                    message: format!("there is no service and no namespace {target:?}"),
+                    ..Problem::default()
+                };
+                return Err(ClientError::Refused { status: 404, problem });
+            }
+        }
         if !args.targets.is_empty() {
-            services.retain(|service| {
-                args.targets
-                    .iter()
-                    .any(|target| *target == service.name || *target == service.namespace || target == "all")
-            });
+            services.retain(|service| args.targets.iter().any(|target| is_meant(service, target)));
         }
         if args.pm2_json {
             print_json(&super::pm2::jlist(&services));

@@ -29,6 +29,13 @@ fn entry(service: &Service, worker: &Worker, id: u32) -> Value {
         _ if service.phase == thead::control::Phase::Failed => "errored",
         _ => "stopped",
     };
+    // The script, where a runtime runs one, as PM2 has it.
+    let is_runtime = |word: &String| thead::Runtime::of_program(word.as_ref()).is_some();
+    let (path, args) = match &*service.run {
+        [runtime, script, args @ ..] if is_runtime(runtime) && !script.starts_with('-') => (Some(script), args),
+        [program, args @ ..] => (Some(program), args),
+        [] => (None, &[][..]),
+    };
     json!({
         "pid": worker.pid.unwrap_or(0),
         "name": service.name,
@@ -44,8 +51,8 @@ fn entry(service: &Service, worker: &Worker, id: u32) -> Value {
             "unstable_restarts": 0,
             "instances": service.instances,
             "exec_mode": if service.instances > 1 { "cluster_mode" } else { "fork_mode" },
-            "pm_exec_path": service.run.first(),
-            "args": service.run.get(1..),
+            "pm_exec_path": path,
+            "args": args,
             "NODE_APP_INSTANCE": worker.slot,
         },
     })

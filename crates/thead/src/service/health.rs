@@ -19,6 +19,7 @@ use crate::cluster::{PrivateConnection, PrivateError};
 use crate::inspect;
 use crate::notify::{Datagram, NotifySocket};
 use crate::output::Sink;
+use crate::sys::stat::ProcessStat;
 use crate::sys::{pidfd, tree};
 
 /// Carries probes out: asks a worker over HTTP, runs a command, whatever tells whether it is well.
@@ -84,8 +85,11 @@ impl Service {
     /// How workers are watched that show in this way that they are alive.
     pub(super) fn watching(&self, beats: Beats) -> probe::Config {
         let mut config = self.settings.watch.clone();
-        if beats == Beats::Never {
-            config.heartbeat = None;
+        match beats {
+            Beats::Never => config.heartbeat = None,
+            // Taken as stuck after one and a half, it has said where it was and is gone after two.
+            Beats::Preload => config.heartbeat = config.heartbeat.map(|period| period * 3 / 4),
+            Beats::Notices => {}
         }
         if self.settings.prober.is_none() {
             (config.ready, config.live) = (None, None);
@@ -256,10 +260,19 @@ impl Service {
         let (Some(worker), Some(process)) = (asked, self.primary.process(id)) else {
             return self.kill(id, libc::SIGABRT);
         };
+        let pid = worker.pid;
+        if ProcessStat::open(pid.cast_signed())
+            .and_then(|stat| stat.sample())
+            .is_ok_and(|sample| sample.state == 'T')
+        {
+            // One that is stopped hears nothing else.
+            return self.kill(id, libc::SIGKILL);
+        }
         worker.asked = true;
-        let (pid, news) = (worker.pid, self.news.clone());
+        let news = self.news.clone();
+        let patience = (self.settings.watch.heartbeat.unwrap_or_default() / 2).clamp(inspect::LEAST, inspect::MOST);
         tokio::spawn(async move {
-            let frames = inspect::stack(&*process, pid).await;
+            let frames = inspect::stack(&*process, pid, patience).await;
             let _ = news.send(News::Stack(id, frames));
         });
     }
