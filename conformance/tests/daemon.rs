@@ -696,7 +696,7 @@ fn a_failed_service_that_is_mended_is_started_by_apply() {
     let daemon = with_server();
     let port = free_port();
     let broken =
-        json!({ "env": { "PORT": "not a port" }, "restart": { "intensity": { "restarts": 0, "period": "60s" } } });
+        json!({ "env": { "PORT": "99999999" }, "restart": { "intensity": { "restarts": 0, "period": "60s" } } });
     let mended = json!({ "restart": { "intensity": { "restarts": 0, "period": "60s" } } });
     configure(&daemon, &json!({ "service": { "web": server(port, broken) } }));
     daemon.thead(&["apply", "thead.json"]).failed(1);

@@ -136,7 +136,7 @@ async fn run(umask: u32) -> io::Result<()> {
             .journal
             .tell(event("", "warning", true, text, serde_json::json!({})));
     }
-    let mut services = found.services;
+    let (on_disk, mut services) = (found.services.clone(), found.services);
     for saved in super::recover::unknown(&run_dir, &services).await {
         let text = "runs and is not in the state: it is taken up as its primary has it";
         eprintln!("thead: {}: {text}", saved.name);
@@ -144,7 +144,7 @@ async fn run(umask: u32) -> io::Result<()> {
         shared.journal.tell(event);
         services.push(saved);
     }
-    let registry = Registry::new(Arc::clone(&shared), store, services);
+    let registry = Registry::new(Arc::clone(&shared), store, on_disk, services);
     shared.changed();
 
     let socket = run_dir.join("control.sock");

@@ -45,17 +45,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 const PATIENCE: Duration = Duration::from_millis(500);
 
 impl Registry {
-    /// Takes care of all that was saved, and starts what should run.
-    pub(crate) fn new(shared: Arc<Shared>, store: Store, saved: Vec<Saved>) -> Arc<Self> {
+    /// Takes care of all these, and starts what should run.
+    pub(crate) fn new(shared: Arc<Shared>, store: Store, on_disk: Vec<Saved>, services: Vec<Saved>) -> Arc<Self> {
         let registry = Arc::new(Self {
             services: Mutex::default(),
             shared,
             store,
             sampler: Mutex::default(),
-            saving: tokio::sync::Mutex::new(saved.clone()),
+            saving: tokio::sync::Mutex::new(on_disk),
             ending: AtomicBool::new(false),
         });
-        for saved in saved {
+        for saved in services {
             registry.insert(saved);
         }
         registry
