@@ -104,13 +104,20 @@ pub(crate) fn belongs_to(pid: i32, service: &str) -> bool {
 
 /// The control group of a service's workers, by the process of its primary.
 pub(crate) fn group_name(service: &str, primary: u32) -> String {
-    format!("thead.{service}.{primary}")
+    format!("{}{primary}", group_prefix(service))
+}
+
+/// With the PID namespace, for containers may share a hierarchy of groups, and have the same pids.
+fn group_prefix(service: &str) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let namespace = std::fs::metadata("/proc/self/ns/pid").map_or(0, |namespace| namespace.ino());
+    format!("thead.{service}.{namespace}-")
 }
 
 /// Kills what is left in control groups of a service whose primaries are gone, with nobody to see it; says what it was.
 pub(crate) fn kill_in_old(service: &str, owns: impl Fn(u32) -> bool) -> Vec<String> {
     let mut names = Vec::new();
-    for (pid, group) in Cgroup::of_prefix(&format!("thead.{service}.")).unwrap_or_default() {
+    for (pid, group) in Cgroup::of_prefix(&group_prefix(service)).unwrap_or_default() {
         match pid.parse::<i32>() {
             // Another daemon may have a service of the same name.
             Ok(pid) if ProcessStat::open(pid).is_ok() => group.keep(),
